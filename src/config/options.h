@@ -1,0 +1,85 @@
+/*
+ * Everything a user can set, after flags, environment, configuration file and defaults were put together (that
+ * order wins). One table in options.c names each option once; the parser, --help and the README's table come from it.
+ */
+#ifndef CONFIG_OPTIONS_H
+#define CONFIG_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum select_kind { SELECT_PID, SELECT_EXE, SELECT_PORT, SELECT_CGROUP };
+
+/* One rule of what to trace; a process that matches any rule is traced. */
+struct select_rule {
+	enum select_kind kind;
+	uint32_t pid;                  /* SELECT_PID */
+	uint16_t port_low, port_high;  /* SELECT_PORT, inclusive */
+	char *text;                    /* SELECT_EXE: glob over the executable's path, or its base name when the glob has no '/';
+					  SELECT_CGROUP: path as given. Owned. */
+};
+
+enum collector_kind { COLLECTOR_AUTO, COLLECTOR_SOCK, COLLECTOR_SYSCALL };
+enum otlp_protocol { OTLP_GRPC, OTLP_HTTP_PROTOBUF };
+enum console_mode { CONSOLE_AUTO, CONSOLE_OFF, CONSOLE_TREE, CONSOLE_JSON };
+
+struct key_value {
+	char *key, *value; /* owned */
+};
+
+struct options {
+	/* what to trace */
+	struct select_rule *rules;
+	size_t rule_count;
+	enum collector_kind collector;
+	bool enabled; /* OTEL_ENABLED, OTEL_SDK_DISABLED */
+
+	/* what is kept */
+	char *service_name; /* the agent's own fallback (OTEL_SERVICE_NAME), NULL: none */
+	struct key_value *resource_attributes; /* OTEL_RESOURCE_ATTRIBUTES */
+	size_t resource_attribute_count;
+	bool sampler_parent_based;
+	int sampler_root;    /* enum sampler_root of trace/sample.h: 0 on, 1 off, 2 ratio */
+	double sampler_ratio;
+
+	/* where spans go */
+	bool export_otlp;
+	enum console_mode console;
+	char *file; /* path of the file exporter, NULL: off */
+	enum otlp_protocol otlp_protocol;
+	char *otlp_endpoint;      /* URL as it is used: gRPC: scheme://host:port, HTTP: with its path */
+	struct key_value *otlp_headers;
+	size_t otlp_header_count;
+	uint64_t otlp_timeout_ms;
+	bool otlp_gzip;
+	char *otlp_certificate, *otlp_client_key, *otlp_client_certificate; /* paths, NULL: the system's store, none */
+
+	/* how spans are batched: OTEL_BSP_* */
+	uint64_t batch_delay_ms, export_timeout_ms;
+	uint32_t max_queue_size, max_export_batch_size;
+
+	/* limits */
+	uint32_t ring_bytes;      /* a power of two */
+	uint32_t capture_bytes;   /* at most this much of one transfer */
+	uint32_t max_connections;
+	uint32_t max_processes;
+	uint64_t shutdown_timeout_ms;
+	int nice;                 /* the agent's own niceness */
+
+	int log_level; /* enum log_level of base/log.h */
+	bool help, version;
+};
+
+/*
+ * Fills *ret from `argv`, `env` (NAME=value, NULL-terminated) and the file they name. Returns 0, or -EINVAL with
+ * *ret_error (malloc'd): the option's name, the value, what is allowed. *ret is valid for options_free() either way.
+ */
+int options_parse(int argc, char *const *argv, char *const *env, struct options *ret, char **ret_error);
+void options_free(struct options *o);
+void options_print_help(FILE *out);
+/* The README's table. */
+void options_print_markdown(FILE *out);
+
+#endif

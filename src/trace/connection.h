@@ -1,0 +1,90 @@
+/*
+ * One socket of a traced process: who it talks to, which protocol it speaks and in which role, the bytes of both
+ * directions, and the exchanges (a request and its answer) in flight on it, oldest first.
+ * Protocols see a connection through this header; only connection.c and match.c change its bookkeeping.
+ */
+#ifndef TRACE_CONNECTION_H
+#define TRACE_CONNECTION_H
+
+#include "base/io.h"
+#include "base/list.h"
+#include "base/stats.h"
+#include "trace/protocol.h"
+#include "trace/span.h"
+#include "trace/stream.h"
+
+struct tracer;
+struct request;
+struct call;
+
+enum conn_role { ROLE_UNKNOWN, ROLE_CLIENT, ROLE_SERVER };
+
+/* A request and the answer that belongs to it. Owned by its connection until it is ended or dropped. */
+struct exchange {
+	struct list node;
+	struct connection *conn;
+	struct span *span;      /* owned; start_ns is set, the rest is the protocol's */
+	uint32_t pid, tid;      /* who read or sent the request's first byte */
+	bool nonblocking;       /* that call did not block */
+	uint64_t chunk;         /* stream.chunk of that I/O event */
+	uint64_t response_ns;   /* the last answer byte seen so far; 0: none */
+	bool has_context;       /* a traceparent came with the request: */
+	uint8_t trace_id[TRACE_ID_BYTES], parent_span_id[SPAN_ID_BYTES], trace_flags;
+	uint64_t scratch[4];    /* the protocol's own, zeroed */
+	struct request *request; /* link.c: the open request (server) */
+	struct call *call;       /* link.c: the call in flight (client) */
+};
+
+struct connection {
+	struct tracer *tracer;
+	struct conn_info info;
+	const struct protocol *protocol; /* NULL: not known yet */
+	void *state;                     /* of the protocol */
+	enum conn_role role;
+	struct stream streams[2]; /* by enum io_dir */
+	bool lost;                /* waiting for a new message */
+	bool ignored;             /* nothing of interest; the kernel was told */
+	uint32_t undetected_events;
+	struct list exchanges; /* oldest first */
+	uint32_t exchange_count;
+	const struct io_event *event; /* the event being fed, NULL outside */
+	uint64_t last_event_ns;
+	struct list node; /* tracer: by last use */
+};
+
+/* Requests travel client → server. */
+static inline enum io_dir connection_request_dir(const struct connection *c)
+{
+	return c->role == ROLE_SERVER ? IO_RECV : IO_SEND;
+}
+
+static inline struct stream *connection_stream(struct connection *c, enum io_dir dir)
+{
+	return &c->streams[dir];
+}
+
+/*
+ * A request begins in the event being fed. The exchange has a SERVER or CLIENT span by the connection's role, its
+ * start time and its resource. NULL when out of memory (counted).
+ */
+struct exchange *exchange_begin(struct connection *c);
+/* The oldest exchange in flight, NULL when none. */
+struct exchange *exchange_first(struct connection *c);
+/* The one that began last, NULL when none. */
+struct exchange *exchange_last(struct connection *c);
+/* The answer is complete (or will never be): the span is finished, linked and handed on. Frees the exchange. */
+void exchange_end(struct exchange *ex, uint64_t end_ns);
+/* It was no request, or nothing is known of its end: no span. Counted by the caller. */
+void exchange_drop(struct exchange *ex);
+/* The traceparent and tracestate of the request; a malformed traceparent is ignored, as W3C says. */
+void exchange_set_context(struct exchange *ex, struct slice traceparent, struct slice tracestate);
+
+/* Time of the event being fed. */
+static inline uint64_t connection_now(const struct connection *c)
+{
+	return c->event ? c->event->ts_ns : c->last_event_ns;
+}
+
+void connection_count_drop(struct connection *c, enum drop_reason reason);
+
+#endif

@@ -1,0 +1,54 @@
+/*
+ * The pure core: events in, finished spans out. It owns connections, exchanges, threads and what links them; it
+ * reads no clock, does no I/O and needs no kernel, so tools/replay, the golden tests and the fuzzers run the very
+ * code the agent runs.
+ */
+#ifndef TRACE_TRACER_H
+#define TRACE_TRACER_H
+
+#include "base/io.h"
+#include "base/stats.h"
+#include "trace/protocol.h"
+#include "trace/sample.h"
+#include "trace/span.h"
+
+struct tracer;
+
+struct tracer_ops {
+	/* A finished, linked and sampled span; the receiver owns it. */
+	void (*span)(void *ctx, struct span *s);
+	/* The resource of a process, a reference for the tracer (NULL: none). Asked once per process. */
+	struct resource *(*resource)(void *ctx, uint32_t pid);
+	/* Nothing of this connection is of interest: the kernel need not send more. May be NULL. */
+	void (*ignore)(void *ctx, uint64_t conn_id);
+	/* `len` random bytes for trace and span ids. */
+	void (*random)(void *ctx, uint8_t *data, size_t len);
+	void *ctx;
+};
+
+struct tracer_options {
+	struct sampler sampler;
+	const struct protocol *const *protocols; /* NULL-terminated, borrowed */
+	uint32_t max_connections;                /* 0: the default */
+};
+
+/* `stats` is borrowed. NULL when out of memory. */
+struct tracer *tracer_new(const struct tracer_options *options, const struct tracer_ops *ops, struct stats *stats);
+/* Ends nothing: spans in flight are dropped. Takes NULL. */
+void tracer_free(struct tracer *t);
+
+void tracer_conn_open(struct tracer *t, const struct conn_info *info);
+void tracer_io(struct tracer *t, const struct io_event *ev);
+void tracer_conn_close(struct tracer *t, uint64_t conn_id, uint64_t ts_ns);
+void tracer_connect_failed(struct tracer *t, const struct connect_failure *f);
+/* `parent_tid` of the same process made the thread `tid`. */
+void tracer_thread_start(struct tracer *t, uint32_t pid, uint32_t tid, uint32_t parent_tid, uint64_t ts_ns);
+void tracer_thread_exit(struct tracer *t, uint32_t pid, uint32_t tid, uint64_t ts_ns);
+/* Its connections are closed, its spans in flight ended as cut off. */
+void tracer_process_exit(struct tracer *t, uint32_t pid, uint64_t ts_ns);
+/* Lets time pass: decides what was waiting. Call a few times a second. */
+void tracer_tick(struct tracer *t, uint64_t now_ns);
+/* At shutdown: everything that waits for a decision is decided now; exchanges in flight are dropped, counted. */
+void tracer_flush(struct tracer *t, uint64_t now_ns);
+
+#endif
