@@ -21,6 +21,12 @@ struct select_rule {
 					  SELECT_CGROUP: path as given. Owned. */
 };
 
+/* What these are when nothing else is said; why, stands in the table of options.c. */
+enum {
+	OPTIONS_NO_TIMEOUT_MS = INT32_MAX, /* what a timeout of 0 ("no limit") becomes */
+	OPTIONS_FILE_MAX_BYTES = 1 << 20,
+};
+
 enum collector_kind { COLLECTOR_AUTO, COLLECTOR_SOCK, COLLECTOR_SYSCALL };
 enum otlp_protocol { OTLP_GRPC, OTLP_HTTP_PROTOBUF };
 enum console_mode { CONSOLE_AUTO, CONSOLE_OFF, CONSOLE_TREE, CONSOLE_JSON };
@@ -70,6 +76,7 @@ struct options {
 
 	int log_level; /* enum log_level of base/log.h */
 	bool help, version;
+	bool help_markdown; /* --help=markdown: the README's table */
 };
 
 /*
@@ -77,9 +84,19 @@ struct options {
  * *ret_error (malloc'd): the option's name, the value, what is allowed. *ret is valid for options_free() either way.
  */
 int options_parse(int argc, char *const *argv, char *const *env, struct options *ret, char **ret_error);
+/* Takes a zeroed one. */
 void options_free(struct options *o);
 void options_print_help(FILE *out);
 /* The README's table. */
 void options_print_markdown(FILE *out);
+
+/*
+ * A list as OTEL_RESOURCE_ATTRIBUTES and OTEL_EXPORTER_OTLP_HEADERS hold it: key=value,key=value as in W3C Baggage,
+ * white space around keys and values dropped, values percent-decoded (keys too), a later key replaces an earlier one,
+ * empty members skipped. 0; -EINVAL (a member without '=' or key, a wrong %xx, a decoded NUL; the whole list is then
+ * refused, as the specification says) or -ENOMEM with *ret_list and *ret_count untouched. The caller owns the list.
+ */
+int key_value_parse(const char *text, struct key_value **ret_list, size_t *ret_count);
+void key_value_free(struct key_value *list, size_t count);
 
 #endif
