@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "base/hash.h"
-#include "export/utf8.h"
+#include "export/otlp_encode_text.h"
 #include "otlp_trace.pb-c.h"
 #include "trace/resource.h"
 

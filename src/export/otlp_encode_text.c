@@ -2,7 +2,7 @@
  * UTF-8 decoding after the table of well-formed sequences in the Unicode standard (3.9, table 3-7): each lead
  * byte says how many bytes follow and which range the first of them has. ASCII is passed over eight at a time.
  */
-#include "export/utf8.h"
+#include "export/otlp_encode_text.h"
 
 #include <string.h>
 

@@ -2,8 +2,8 @@
  * UTF-8 as RFC 3629 has it: no overlong forms, no surrogates, nothing above U+10FFFF. Text from the wire may be
  * any bytes; what leaves the agent must be UTF-8. Pure; it owns no memory.
  */
-#ifndef EXPORT_UTF8_H
-#define EXPORT_UTF8_H
+#ifndef EXPORT_OTLP_ENCODE_TEXT_H
+#define EXPORT_OTLP_ENCODE_TEXT_H
 
 #include <stdbool.h>
 #include <stdint.h>
