@@ -25,11 +25,14 @@ struct stream {
 	struct buf pending;
 	uint64_t skip;  /* bytes still to pass over, whether captured or not; UINT64_MAX: until the end */
 	uint64_t chunk; /* counts the chunks fed: equal numbers mean the same I/O event */
+	bool same_call; /* set before a feed: these bytes belong to the chunk before (IO_SAME_CALL); the feed clears it */
 };
 
 /*
  * Consumes from `data` and says how much (> 0), or STREAM_MORE, STREAM_BAD, STREAM_STOP. It may set `skip` of its
  * stream, which is then applied behind what it consumed (to pass over bytes only, consume the header first).
+ * When a skip has run out the step is called at once, with len 0 if that was the last byte, so that it sees the end
+ * of a body when it comes; a step that is given no bytes consumes none.
  */
 typedef ssize_t (*stream_step)(void *ctx, const uint8_t *data, size_t len);
 

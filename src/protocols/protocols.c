@@ -1,0 +1,6 @@
+#include "protocols/protocols.h"
+
+#include "protocols/http1.h"
+#include "protocols/redis.h"
+
+const struct protocol *const protocols_all[] = { &http1_protocol, &redis_protocol, NULL };
