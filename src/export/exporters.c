@@ -5,8 +5,6 @@
 
 #include "config/options.h"
 
-extern const struct exporter otlp_exporter, console_exporter, file_exporter;
-
 static bool wants_otlp(const struct options *o)
 {
 	return o->export_otlp;

@@ -5,6 +5,8 @@
 #include "export/exporter.h"
 #include "export/queue.h"
 
+extern const struct exporter otlp_exporter, console_exporter, file_exporter;
+
 /*
  * Opens in `q` what the options ask for (CONSOLE_AUTO: the tree when stdout is a terminal). 0, or -EINVAL with
  * *ret_error (malloc'd): what, why and what to do. None asked for is no error.

@@ -1,7 +1,7 @@
 /*
- * One bounded list of finished spans in front of a few exporters. Each exporter asks for its file descriptors
+ * The batch that is being collected, in front of a few exporters. Each exporter asks for its file descriptors
  * through a loop of its own, so that an event goes to the one that watches it. Invariant: a span is in the list or
- * freed; `count` is the list's length and never above the bound.
+ * freed; `count` is the list's length and below max_batch between calls.
  */
 #include "export/queue.h"
 
@@ -31,7 +31,7 @@ struct export_queue {
 	size_t opened_count;
 	struct hash by_fd; /* fd → struct opened */
 	struct list spans;
-	size_t count, max_count, max_batch;
+	size_t count, max_batch;
 	struct span **batch; /* max_batch pointers */
 	uint64_t delay_ns, oldest_ns; /* oldest_ns: when the first span of the list came */
 	int64_t unix_offset_ns;
@@ -73,10 +73,9 @@ struct export_queue *export_queue_new(const struct options *options, const struc
 		return NULL;
 	q->outer = *loop;
 	q->stats = stats;
-	q->max_count = options->max_queue_size ? options->max_queue_size : 1;
 	q->max_batch = options->max_export_batch_size;
-	if (!q->max_batch || q->max_batch > q->max_count)
-		q->max_batch = q->max_count;
+	if (!q->max_batch || q->max_batch > options->max_queue_size)
+		q->max_batch = options->max_queue_size ? options->max_queue_size : 1;
 	q->delay_ns = options->batch_delay_ms * 1000000;
 	q->unix_offset_ns = read_unix_offset();
 	list_init(&q->spans);
@@ -168,11 +167,6 @@ void export_queue_push(struct export_queue *q, struct span *s, uint64_t now_ns)
 		span_free(s);
 		return;
 	}
-	if (q->count == q->max_count) {
-		stats_drop(q->stats, DROP_QUEUE_FULL, 1);
-		span_free(s);
-		return;
-	}
 	if (!q->count)
 		q->oldest_ns = now_ns;
 	list_push(&q->spans, &s->node);
@@ -195,7 +189,7 @@ void export_queue_tick(struct export_queue *q, uint64_t now_ns)
 {
 	size_t i;
 
-	while (q->count && now_ns - q->oldest_ns >= q->delay_ns)
+	if (q->count && now_ns >= q->oldest_ns + q->delay_ns)
 		export_batch(q, now_ns);
 	for (i = 0; i < q->opened_count; i++) {
 		const struct opened *o = &q->opened[i];

@@ -1,7 +1,8 @@
 /*
  * The spans between the tracer and the exporters. It owns every span pushed until all exporters have been given it,
- * and the exporters themselves; it never blocks and never holds more than its bound: a span too many is freed and
- * counted (DROP_QUEUE_FULL). Batches go out when they are full or when the oldest span has waited for the delay.
+ * and the exporters themselves. A batch goes to them when it is full or its oldest span has waited for the delay; none
+ * of them may hold up the others, so each keeps what it can't pass on yet within OTEL_BSP_MAX_QUEUE_SIZE itself and counts
+ * what is too much (DROP_QUEUE_FULL, DROP_CONSOLE_BUSY). Nothing here blocks.
  */
 #ifndef EXPORT_QUEUE_H
 #define EXPORT_QUEUE_H
