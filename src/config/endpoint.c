@@ -1,7 +1,7 @@
 /*
- * The OTLP endpoint, from the text a user gives to the URL that is used. Sources: OpenTelemetry "OTLP Exporter
- * Configuration" and RFC 3986. Refuses what would otherwise fail far from its cause: other schemes, missing hosts,
- * ports out of range, a path where gRPC takes none.
+ * The OTLP endpoint, from the text a user gives to the URL that is used. Sources: OpenTelemetry
+ * "OTLP Exporter Configuration" and RFC 3986. Refuses what would otherwise fail far from its cause:
+ * other schemes, missing hosts, ports out of range, a path where gRPC takes none.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -111,16 +111,17 @@ static void append_http_path(struct buf *out, const struct url *u, enum endpoint
 	buf_append_str(out, u->path + strcspn(u->path, "?#"));
 }
 
-int endpoint_parse(const char *text, enum otlp_protocol protocol, enum endpoint_form form, bool insecure,
-		   char **ret_url, const char **ret_why)
+int endpoint_parse(const char *text, enum otlp_protocol protocol, enum endpoint_form form,
+		   bool insecure, char **ret_url, const char **ret_why)
 {
 	struct url u = { .tls = !insecure };
 	struct buf out = { 0 };
 	bool has_scheme;
 
 	if (!parse_url(text, &u, &has_scheme) || (!has_scheme && protocol != OTLP_GRPC)) {
-		*ret_why = protocol == OTLP_GRPC ? "http://HOST:PORT, https://HOST:PORT or HOST:PORT" :
-						   "http://HOST:PORT/PATH or https://HOST:PORT/PATH";
+		*ret_why = protocol == OTLP_GRPC
+				   ? "http://HOST:PORT, https://HOST:PORT or HOST:PORT"
+				   : "http://HOST:PORT/PATH or https://HOST:PORT/PATH";
 		return -EINVAL;
 	}
 	if (protocol == OTLP_GRPC && *u.path && strcmp(u.path, "/") != 0) {
@@ -130,7 +131,8 @@ int endpoint_parse(const char *text, enum otlp_protocol protocol, enum endpoint_
 	}
 	buf_append_str(&out, u.tls ? "https://" : "http://");
 	buf_append(&out, u.authority, u.authority_len);
-	/* A URL without a port means its scheme's; a bare host has no scheme, so it means OTLP's. */
+	/* A URL without a port means its scheme's; a bare host has no scheme, so it means OTLP's.
+	 */
 	if (!has_scheme && !u.has_port)
 		buf_append_str(&out, ":" OTLP_GRPC_PORT);
 	if (protocol == OTLP_HTTP_PROTOBUF)

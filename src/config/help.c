@@ -1,6 +1,6 @@
 /*
- * Prints the option table for people: --help on 80 columns, and the README's table. Knows nothing of an option but its
- * row.
+ * Prints the option table for people: --help on 80 columns, and the README's table. Knows nothing
+ * of an option but its row.
  */
 #include <string.h>
 

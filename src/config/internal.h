@@ -1,6 +1,7 @@
 /*
- * Shared by the files of src/config and nobody else: what a row of the option table is, and where each option's value
- * came from. Texts are checked by the row's parser before anything else looks at them.
+ * Shared by the files of src/config and nobody else: what a row of the option table is, and where
+ * each option's value came from. Texts are checked by the row's parser before anything else looks
+ * at them.
  */
 #ifndef CONFIG_INTERNAL_H
 #define CONFIG_INTERNAL_H
@@ -60,7 +61,8 @@ enum row_flag {
 	ROW_COMMA = 1 << 1,     /* a comma separates values in any source */
 	ROW_ENV_COMMA = 1 << 2, /* only in the environment */
 	ROW_NOT_IN_FILE = 1 << 3,
-	ROW_STANDARD_BOOL = 1 << 4, /* from the environment: true only as `true`, all else is false, with a warning */
+	ROW_STANDARD_BOOL = 1 << 4, /* from the environment: true only as `true`, all else is false,
+				       with a warning */
 	ROW_SECRET = 1 << 5,        /* the value is not repeated in messages */
 	ROW_POWER_OF_TWO = 1 << 6,
 };
@@ -71,10 +73,10 @@ struct choice {
 };
 
 struct option_row {
-	const char *title;               /* begins a group in --help; NULL: the same group goes on */
-	const char *flag;                /* without "--"; also the key in files; NULL: environment only */
-	const char *arg;                 /* what --help calls the value; NULL: it takes none */
-	const char *implied;             /* the value when the flag stands alone; NULL: it needs one */
+	const char *title;   /* begins a group in --help; NULL: the same group goes on */
+	const char *flag;    /* without "--"; also the key in files; NULL: environment only */
+	const char *arg;     /* what --help calls the value; NULL: it takes none */
+	const char *implied; /* the value when the flag stands alone; NULL: it needs one */
 	const char *env[OPTION_MAX_ENV]; /* the first that is set wins */
 	const char *initial;             /* the default, as text for the parser; NULL: none */
 	const char *shown_default;       /* for people, where `initial` says too little */
@@ -84,7 +86,7 @@ struct option_row {
 	const struct choice *choices;    /* ended by a NULL name */
 	/* 0, -EINVAL or -ENOMEM; NULL: resolved by options_resolve alone */
 	int (*parse)(const struct option_row *row, const char *text, struct options *o);
-	const char *allowed;             /* behind "must be " in messages; NULL: from choices or limits */
+	const char *allowed; /* behind "must be " in messages; NULL: from choices or limits */
 	const char *help;
 };
 
@@ -108,7 +110,8 @@ int options_fail(char **ret_error, const char *fmt, ...) __attribute__((format(p
 /* source.c: collects texts. `settings` has OPTION_COUNT elements, zeroed before. */
 int settings_from_argv(struct setting *settings, int argc, char *const *argv, char **ret_error);
 int settings_from_env(struct setting *settings, char *const *env, char **ret_error);
-int settings_from_file(struct setting *settings, const char *path, const char *where, char **ret_error);
+int settings_from_file(struct setting *settings, const char *path, const char *where,
+		       char **ret_error);
 void settings_free(struct setting *settings);
 /* The last text given, NULL when none was. */
 const char *setting_text(const struct setting *settings, enum option_id id);
@@ -135,12 +138,18 @@ int check_rate(const struct option_row *row, const char *text, struct options *o
 bool choice_find(const struct choice *choices, const char *text, int *ret);
 /* 0…1, plain decimal digits or an exponent. */
 bool rate_parse(const char *text, double *ret);
-/* Values of OPT_EXPORTER as a set of these bits; false when a name is unknown or `none` is not alone. */
+/* Values of OPT_EXPORTER as a set of these bits; false when a name is unknown or `none` is not
+ * alone. */
 enum { EXPORTER_OTLP = 1 << 0, EXPORTER_CONSOLE = 1 << 1 };
 bool exporters_parse(const char *text, unsigned int *ret);
 
 /* value.c's sampler names: value = root | SAMPLER_PARENT_BASED */
-enum { SAMPLER_ROOT_ON = 0, SAMPLER_ROOT_OFF = 1, SAMPLER_ROOT_RATIO = 2, SAMPLER_PARENT_BASED = 4 };
+enum {
+	SAMPLER_ROOT_ON = 0,
+	SAMPLER_ROOT_OFF = 1,
+	SAMPLER_ROOT_RATIO = 2,
+	SAMPLER_PARENT_BASED = 4
+};
 
 /* endpoint.c: the URL as options.h describes it (malloc'd). */
 enum endpoint_form {
@@ -149,8 +158,8 @@ enum endpoint_form {
 	ENDPOINT_VERBATIM, /* HTTP: as it stands, "/" for no path */
 };
 /* 0; -ENOMEM; -EINVAL with *ret_why (a literal, behind "must be "). */
-int endpoint_parse(const char *text, enum otlp_protocol protocol, enum endpoint_form form, bool insecure,
-		   char **ret_url, const char **ret_why);
+int endpoint_parse(const char *text, enum otlp_protocol protocol, enum endpoint_form form,
+		   bool insecure, char **ret_url, const char **ret_why);
 
 /* resolve.c: the options that depend on more than one text; the texts have been checked. */
 int options_resolve(const struct setting *settings, struct options *o, char **ret_error);

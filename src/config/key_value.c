@@ -1,6 +1,7 @@
 /*
- * Lists of key=value in the style of W3C Baggage (https://www.w3.org/TR/baggage/), as the OpenTelemetry environment
- * variables hold them. Refuses the whole list on the first error; keys are unique in the result.
+ * Lists of key=value in the style of W3C Baggage (https://www.w3.org/TR/baggage/), as the
+ * OpenTelemetry environment variables hold them. Refuses the whole list on the first error; keys
+ * are unique in the result.
  */
 #include "config/options.h"
 

@@ -1,6 +1,7 @@
 /*
- * Everything a user can set, after flags, environment, configuration file and defaults were put together (that
- * order wins). One table in options.c names each option once; the parser, --help and the README's table come from it.
+ * Everything a user can set, after flags, environment, configuration file and defaults were put
+ * together (that order wins). One table in options.c names each option once; the parser, --help and
+ * the README's table come from it.
  */
 #ifndef CONFIG_OPTIONS_H
 #define CONFIG_OPTIONS_H
@@ -15,10 +16,10 @@ enum select_kind { SELECT_PID, SELECT_EXE, SELECT_PORT, SELECT_CGROUP };
 /* One rule of what to trace; a process that matches any rule is traced. */
 struct select_rule {
 	enum select_kind kind;
-	uint32_t pid;                  /* SELECT_PID */
-	uint16_t port_low, port_high;  /* SELECT_PORT, inclusive */
-	char *text;                    /* SELECT_EXE: glob over the executable's path, or its base name when the glob has no '/';
-					  SELECT_CGROUP: path as given. Owned. */
+	uint32_t pid;                 /* SELECT_PID */
+	uint16_t port_low, port_high; /* SELECT_PORT, inclusive */
+	char *text; /* SELECT_EXE: glob over the executable's path, or its base name when the glob
+		       has no '/'; SELECT_CGROUP: path as given. Owned. */
 };
 
 /* What these are when nothing else is said; why, stands in the table of options.c. */
@@ -47,7 +48,7 @@ struct options {
 	struct key_value *resource_attributes; /* OTEL_RESOURCE_ATTRIBUTES */
 	size_t resource_attribute_count;
 	bool sampler_parent_based;
-	int sampler_root;    /* enum sampler_root of trace/sample.h: 0 on, 1 off, 2 ratio */
+	int sampler_root; /* enum sampler_root of trace/sample.h: 0 on, 1 off, 2 ratio */
 	double sampler_ratio;
 
 	/* where spans go */
@@ -55,24 +56,25 @@ struct options {
 	enum console_mode console;
 	char *file; /* path of the file exporter, NULL: off */
 	enum otlp_protocol otlp_protocol;
-	char *otlp_endpoint;      /* URL as it is used: gRPC: scheme://host:port, HTTP: with its path */
+	char *otlp_endpoint; /* URL as it is used: gRPC: scheme://host:port, HTTP: with its path */
 	struct key_value *otlp_headers;
 	size_t otlp_header_count;
 	uint64_t otlp_timeout_ms;
 	bool otlp_gzip;
-	char *otlp_certificate, *otlp_client_key, *otlp_client_certificate; /* paths, NULL: the system's store, none */
+	char *otlp_certificate, *otlp_client_key,
+		*otlp_client_certificate; /* paths, NULL: the system's store, none */
 
 	/* how spans are batched: OTEL_BSP_* */
 	uint64_t batch_delay_ms, export_timeout_ms;
 	uint32_t max_queue_size, max_export_batch_size;
 
 	/* limits */
-	uint32_t ring_bytes;      /* a power of two */
-	uint32_t capture_bytes;   /* at most this much of one transfer */
+	uint32_t ring_bytes;    /* a power of two */
+	uint32_t capture_bytes; /* at most this much of one transfer */
 	uint32_t max_connections;
 	uint32_t max_processes;
 	uint64_t shutdown_timeout_ms;
-	int nice;                 /* the agent's own niceness */
+	int nice; /* the agent's own niceness */
 
 	int log_level; /* enum log_level of base/log.h */
 	bool help, version;
@@ -80,10 +82,12 @@ struct options {
 };
 
 /*
- * Fills *ret from `argv`, `env` (NAME=value, NULL-terminated) and the file they name. Returns 0, or -EINVAL with
- * *ret_error (malloc'd): the option's name, the value, what is allowed. *ret is valid for options_free() either way.
+ * Fills *ret from `argv`, `env` (NAME=value, NULL-terminated) and the file they name. Returns 0, or
+ * -EINVAL with *ret_error (malloc'd): the option's name, the value, what is allowed. *ret is valid
+ * for options_free() either way.
  */
-int options_parse(int argc, char *const *argv, char *const *env, struct options *ret, char **ret_error);
+int options_parse(int argc, char *const *argv, char *const *env, struct options *ret,
+		  char **ret_error);
 /* Takes a zeroed one. */
 void options_free(struct options *o);
 void options_print_help(FILE *out);
@@ -91,10 +95,11 @@ void options_print_help(FILE *out);
 void options_print_markdown(FILE *out);
 
 /*
- * A list as OTEL_RESOURCE_ATTRIBUTES and OTEL_EXPORTER_OTLP_HEADERS hold it: key=value,key=value as in W3C Baggage,
- * white space around keys and values dropped, values percent-decoded (keys too), a later key replaces an earlier one,
- * empty members skipped. 0; -EINVAL (a member without '=' or key, a wrong %xx, a decoded NUL; the whole list is then
- * refused, as the specification says) or -ENOMEM with *ret_list and *ret_count untouched. The caller owns the list.
+ * A list as OTEL_RESOURCE_ATTRIBUTES and OTEL_EXPORTER_OTLP_HEADERS hold it: key=value,key=value as
+ * in W3C Baggage, white space around keys and values dropped, values percent-decoded (keys too), a
+ * later key replaces an earlier one, empty members skipped. 0; -EINVAL (a member without '=' or
+ * key, a wrong %xx, a decoded NUL; the whole list is then refused, as the specification says) or
+ * -ENOMEM with *ret_list and *ret_count untouched. The caller owns the list.
  */
 int key_value_parse(const char *text, struct key_value **ret_list, size_t *ret_count);
 void key_value_free(struct key_value *list, size_t count);

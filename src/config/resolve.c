@@ -1,7 +1,7 @@
 /*
- * Options that more than one text decides: the standard's names and the story's own, endpoint with protocol, exporters
- * with console. Rule: the higher source wins (flag, environment, file); within one source the standard's name does.
- * The texts have passed their row's parser.
+ * Options that more than one text decides: the standard's names and the story's own, endpoint with
+ * protocol, exporters with console. Rule: the higher source wins (flag, environment, file); within
+ * one source the standard's name does. The texts have passed their row's parser.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -41,7 +41,8 @@ static void resolve_enabled(const struct setting *settings, struct options *o)
 		o->enabled = setting_bool(settings, OPT_ENABLED, true);
 }
 
-/* OTEL_SERVICE_NAME beats service.name in OTEL_RESOURCE_ATTRIBUTES; the list keeps what isn't it. */
+/* OTEL_SERVICE_NAME beats service.name in OTEL_RESOURCE_ATTRIBUTES; the list keeps what isn't it.
+ */
 static void resolve_service_name(struct options *o)
 {
 	for (size_t i = 0; i < o->resource_attribute_count; i++) {
@@ -108,7 +109,8 @@ static void resolve_exporters(const struct setting *settings, struct options *o)
 
 static int resolve_endpoint(const struct setting *settings, struct options *o, char **ret_error)
 {
-	static const enum endpoint_form env_forms[OPTION_MAX_ENV] = { ENDPOINT_VERBATIM, ENDPOINT_BASE,
+	static const enum endpoint_form env_forms[OPTION_MAX_ENV] = { ENDPOINT_VERBATIM,
+								      ENDPOINT_BASE,
 								      ENDPOINT_BASE };
 	const struct setting *s = &settings[OPT_OTLP_ENDPOINT];
 	const char *text = setting_text(settings, OPT_OTLP_ENDPOINT), *why = NULL;
@@ -116,14 +118,16 @@ static int resolve_endpoint(const struct setting *settings, struct options *o, c
 	int err;
 
 	if (!text)
-		text = o->otlp_protocol == OTLP_GRPC ? "http://localhost:4317" : "http://localhost:4318";
+		text = o->otlp_protocol == OTLP_GRPC ? "http://localhost:4317"
+						     : "http://localhost:4318";
 	else if (s->env_index >= 0)
 		form = env_forms[s->env_index];
-	err = endpoint_parse(text, o->otlp_protocol, form, setting_bool(settings, OPT_OTLP_INSECURE, false),
-			     &o->otlp_endpoint, &why);
+	err = endpoint_parse(text, o->otlp_protocol, form,
+			     setting_bool(settings, OPT_OTLP_INSECURE, false), &o->otlp_endpoint,
+			     &why);
 	if (err == -EINVAL)
-		options_fail(ret_error, "%s=%s: must be %s", setting_where(settings, OPT_OTLP_ENDPOINT), text,
-			     why);
+		options_fail(ret_error, "%s=%s: must be %s",
+			     setting_where(settings, OPT_OTLP_ENDPOINT), text, why);
 	return err;
 }
 
@@ -131,10 +135,12 @@ static int resolve_tls(const struct setting *settings, struct options *o, char *
 {
 	if (!o->otlp_client_key == !o->otlp_client_certificate)
 		return 0;
-	return options_fail(ret_error, "%s is set without the other: --otlp-client-key and "
-				       "--otlp-client-certificate belong together",
-			    setting_where(settings, o->otlp_client_key ? OPT_OTLP_CLIENT_KEY :
-									  OPT_OTLP_CLIENT_CERTIFICATE));
+	return options_fail(ret_error,
+			    "%s is set without the other: --otlp-client-key and "
+			    "--otlp-client-certificate belong together",
+			    setting_where(settings, o->otlp_client_key
+							    ? OPT_OTLP_CLIENT_KEY
+							    : OPT_OTLP_CLIENT_CERTIFICATE));
 }
 
 static int resolve_batch(const struct setting *settings, struct options *o, char **ret_error)
@@ -166,13 +172,15 @@ int options_resolve(const struct setting *settings, struct options *o, char **re
 	if (err)
 		return err;
 	if (o->enabled && !o->rule_count)
-		return options_fail(ret_error,
-				    "nothing to trace was chosen; for example:\n"
-				    "  spanloom --port 8000            what listens on TCP port 8000\n"
-				    "  spanloom --exe 'uvicorn*'       by the program's name\n"
-				    "  spanloom --pid 1234             one running process and its children\n"
-				    "  spanloom --cgroup system.slice/app.service\n"
-				    "or SPANLOOM_PORT, SPANLOOM_EXE, SPANLOOM_PID, SPANLOOM_CGROUP, or --config "
-				    "FILE; see spanloom --help");
+		return options_fail(
+			ret_error,
+			"nothing to trace was chosen; for example:\n"
+			"  spanloom --port 8000            what listens on TCP port 8000\n"
+			"  spanloom --exe 'uvicorn*'       by the program's name\n"
+			"  spanloom --pid 1234             one running process and its children\n"
+			"  spanloom --cgroup system.slice/app.service\n"
+			"or SPANLOOM_PORT, SPANLOOM_EXE, SPANLOOM_PID, SPANLOOM_CGROUP, or "
+			"--config "
+			"FILE; see spanloom --help");
 	return 0;
 }

@@ -1,7 +1,7 @@
 /*
- * Where options come from: the command line, the environment, a file. Collects texts into the settings by the option
- * table and never interprets them. A source never replaces what a higher one has set, so they are read from the
- * highest down.
+ * Where options come from: the command line, the environment, a file. Collects texts into the
+ * settings by the option table and never interprets them. A source never replaces what a higher one
+ * has set, so they are read from the highest down.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -87,8 +87,8 @@ static int append_members(struct setting *s, const char *where, const char *text
 }
 
 /* `text` is not empty. */
-static int setting_add(struct setting *settings, enum option_id id, enum source source, const char *where,
-		       const char *text)
+static int setting_add(struct setting *settings, enum option_id id, enum source source,
+		       const char *where, const char *text)
 {
 	const struct option_row *row = &option_rows[id];
 	struct setting *s = &settings[id];
@@ -116,8 +116,8 @@ static int find_flag(const char *name, size_t len)
 }
 
 /* One argument; `next` is the one behind it or NULL. *ret_used: how many were taken. */
-static int parse_argument(struct setting *settings, const char *arg, const char *next, int *ret_used,
-			  char **ret_error)
+static int parse_argument(struct setting *settings, const char *arg, const char *next,
+			  int *ret_used, char **ret_error)
 {
 	const struct option_row *row;
 	const char *equals, *text;
@@ -130,13 +130,15 @@ static int parse_argument(struct setting *settings, const char *arg, const char 
 	else if (strcmp(arg, "-V") == 0)
 		arg = "--version";
 	if (strncmp(arg, "--", 2) != 0 || !arg[2])
-		return options_fail(ret_error, "unexpected argument '%s'; options begin with '--' and take "
-					       "their value as --name=value, see spanloom --help", arg);
+		return options_fail(ret_error,
+				    "unexpected argument '%s'; options begin with '--' and take "
+				    "their value as --name=value, see spanloom --help",
+				    arg);
 	equals = strchrnul(arg, '=');
 	id = find_flag(arg + 2, (size_t)(equals - arg) - 2);
 	if (id < 0)
-		return options_fail(ret_error, "unknown option %.*s; see spanloom --help", (int)(equals - arg),
-				    arg);
+		return options_fail(ret_error, "unknown option %.*s; see spanloom --help",
+				    (int)(equals - arg), arg);
 	row = &option_rows[id];
 	snprintf(where, sizeof(where), "--%s", row->flag);
 	if (*equals) {
@@ -149,9 +151,9 @@ static int parse_argument(struct setting *settings, const char *arg, const char 
 	}
 	if (!*text)
 		return options_fail(ret_error, "%s needs a value: %s %s", where, where, row->arg);
-	return setting_add(settings, (enum option_id)id, SOURCE_FLAG, where, text) ?
-		       out_of_memory(ret_error) :
-		       0;
+	return setting_add(settings, (enum option_id)id, SOURCE_FLAG, where, text)
+		       ? out_of_memory(ret_error)
+		       : 0;
 }
 
 int settings_from_argv(struct setting *settings, int argc, char *const *argv, char **ret_error)
@@ -159,7 +161,8 @@ int settings_from_argv(struct setting *settings, int argc, char *const *argv, ch
 	int used;
 
 	for (int i = 1; i < argc; i += used) {
-		int err = parse_argument(settings, argv[i], i + 1 < argc ? argv[i + 1] : NULL, &used, ret_error);
+		int err = parse_argument(settings, argv[i], i + 1 < argc ? argv[i + 1] : NULL,
+					 &used, ret_error);
 
 		if (err)
 			return err;
@@ -238,13 +241,15 @@ static int parse_line(struct setting *settings, const char *path, unsigned int n
 	text = trim(equals + 1);
 	id = find_flag(key, strlen(key));
 	if (id < 0 || option_rows[id].flags & ROW_NOT_IN_FILE)
-		return options_fail(ret_error,
-				    "%s:%u: unknown key '%s'; keys are the long options of spanloom --help",
-				    path, number, key);
+		return options_fail(
+			ret_error,
+			"%s:%u: unknown key '%s'; keys are the long options of spanloom --help",
+			path, number, key);
 	if (!*text)
 		return options_fail(ret_error, "%s:%u: %s needs a value", path, number, key);
 	if (settings[id].source == SOURCE_FILE && !(option_rows[id].flags & ROW_LIST))
-		return options_fail(ret_error, "%s:%u: %s is given a second time", path, number, key);
+		return options_fail(ret_error, "%s:%u: %s is given a second time", path, number,
+				    key);
 	if (asprintf(&where, "%s:%u: %s", path, number, key) < 0)
 		return out_of_memory(ret_error);
 	err = setting_add(settings, (enum option_id)id, SOURCE_FILE, where, text);
@@ -252,7 +257,8 @@ static int parse_line(struct setting *settings, const char *path, unsigned int n
 	return err ? out_of_memory(ret_error) : 0;
 }
 
-int settings_from_file(struct setting *settings, const char *path, const char *where, char **ret_error)
+int settings_from_file(struct setting *settings, const char *path, const char *where,
+		       char **ret_error)
 {
 	FILE *file = fopen(path, "re");
 	char *line = NULL;
@@ -262,22 +268,24 @@ int settings_from_file(struct setting *settings, const char *path, const char *w
 	int err = 0;
 
 	if (!file)
-		return options_fail(ret_error, "%s=%s: cannot read the configuration file: %s", where, path,
-				    strerror(errno));
+		return options_fail(ret_error, "%s=%s: cannot read the configuration file: %s",
+				    where, path, strerror(errno));
 	while (!err && (errno = 0, len = getline(&line, &cap, file)) >= 0) {
 		number++;
 		total += (size_t)len;
 		if (total > OPTIONS_FILE_MAX_BYTES)
-			err = options_fail(ret_error, "%s:%u: more than %d bytes, not a configuration file",
+			err = options_fail(ret_error,
+					   "%s:%u: more than %d bytes, not a configuration file",
 					   path, number, OPTIONS_FILE_MAX_BYTES);
 		else if (strlen(line) != (size_t)len)
-			err = options_fail(ret_error, "%s:%u: a NUL byte, not a text file", path, number);
+			err = options_fail(ret_error, "%s:%u: a NUL byte, not a text file", path,
+					   number);
 		else
 			err = parse_line(settings, path, number, line, ret_error);
 	}
 	if (!err && ferror(file))
-		err = options_fail(ret_error, "%s=%s: cannot read the configuration file: %s", where, path,
-				   strerror(errno));
+		err = options_fail(ret_error, "%s=%s: cannot read the configuration file: %s",
+				   where, path, strerror(errno));
 	free(line);
 	fclose(file);
 	return err;

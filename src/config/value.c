@@ -1,6 +1,7 @@
 /*
- * Texts of options to values. A parser takes the whole text or refuses it; it never logs and knows no source. Numbers
- * are plain decimal digits: no sign where none makes sense, no white space, no hexadecimal.
+ * Texts of options to values. A parser takes the whole text or refuses it; it never logs and knows
+ * no source. Numbers are plain decimal digits: no sign where none makes sense, no white space, no
+ * hexadecimal.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -35,7 +36,8 @@ static bool parse_number(const struct option_row *row, const char *text, uint64_
 {
 	uint64_t n;
 
-	if (!parse_digits(text, strlen(text), &n) || n < (uint64_t)row->min || n > (uint64_t)row->max)
+	if (!parse_digits(text, strlen(text), &n) || n < (uint64_t)row->min ||
+	    n > (uint64_t)row->max)
 		return false;
 	*ret = n;
 	return true;
@@ -83,7 +85,8 @@ int parse_port(const struct option_row *row, const char *text, struct options *o
 
 int parse_rule_text(const struct option_row *row, const char *text, struct options *o)
 {
-	struct select_rule rule = { .kind = row == &option_rows[OPT_EXE] ? SELECT_EXE : SELECT_CGROUP };
+	struct select_rule rule = { .kind = row == &option_rows[OPT_EXE] ? SELECT_EXE
+									 : SELECT_CGROUP };
 
 	rule.text = strdup(text);
 	return rule.text ? add_rule(o, rule) : -ENOMEM;
@@ -149,13 +152,15 @@ int parse_int(const struct option_row *row, const char *text, struct options *o)
 /* "8388608", "8192K", "8M", "8MiB": powers of 1024. */
 int parse_bytes(const struct option_row *row, const char *text, struct options *o)
 {
-	static const struct choice units[] = { { "", 0 },   { "k", 10 },   { "m", 20 },   { "g", 30 },
-					       { "kib", 10 }, { "mib", 20 }, { "gib", 30 }, { NULL, 0 } };
+	static const struct choice units[] = { { "", 0 },     { "k", 10 },   { "m", 20 },
+					       { "g", 30 },   { "kib", 10 }, { "mib", 20 },
+					       { "gib", 30 }, { NULL, 0 } };
 	size_t len = strspn(text, "0123456789");
 	uint64_t n;
 	int shift;
 
-	if (!parse_digits(text, len, &n) || !choice_find(units, text + len, &shift) || n > UINT32_MAX)
+	if (!parse_digits(text, len, &n) || !choice_find(units, text + len, &shift) ||
+	    n > UINT32_MAX)
 		return -EINVAL;
 	n <<= shift;
 	if (n < (uint64_t)row->min || n > (uint64_t)row->max)
