@@ -1,0 +1,115 @@
+"""What the agent says when it cannot start as it was asked to: one message that names what, why and what to do."""
+import os
+import subprocess
+
+import pytest
+import services
+
+
+def start(*args, env=None, wrap=(), timeout=10):
+    full_env = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "SPANLOOM_"))}
+    full_env.update(env or {})
+    return subprocess.run([*wrap, services.SPANLOOM, *args], capture_output=True, text=True, timeout=timeout, env=full_env,
+                          stdin=subprocess.DEVNULL)
+
+
+def unused_pid():
+    with open("/proc/sys/kernel/pid_max") as f:
+        pid = int(f.read()) - 1
+    while os.path.exists(f"/proc/{pid}"):
+        pid -= 1
+    return str(pid)
+
+
+def errors(p):
+    return [line for line in p.stderr.splitlines() if line.startswith("spanloom: error: ")]
+
+
+def test_help_and_version_need_no_root():
+    p = start("--help")
+    assert p.returncode == 0
+    for word in ("--pid", "--exe", "--port", "--cgroup", "--collector", "OTEL_SERVICE_NAME", "OTEL_SAMPLING_RATE"):
+        assert word in p.stdout
+    p = start("--version")
+    assert p.returncode == 0 and p.stdout.startswith("spanloom ")
+
+
+def test_no_such_pid(root):
+    pid = unused_pid()
+    p = start("--pid", pid)
+    assert p.returncode == 1
+    assert len(errors(p)) == 1 and pid in p.stderr, p.stderr
+
+
+@pytest.mark.parametrize("args, env, words", [
+    (["--port", "abc"], {}, ["port", "abc"]),
+    (["--port", "70000"], {}, ["port", "70000", "65535"]),
+    (["--pid", "-3"], {}, ["pid", "-3"]),
+    (["--collector", "magic"], {}, ["collector", "magic", "sock"]),
+    (["--no-such-option"], {}, ["--no-such-option"]),
+    ([], {"OTEL_SAMPLING_RATE": "2"}, ["OTEL_SAMPLING_RATE", "2"]),
+    ([], {"OTEL_TRACES_SAMPLER": "sometimes"}, ["OTEL_TRACES_SAMPLER", "sometimes", "always_on"]),
+    ([], {"OTEL_EXPORTER_OTLP_PROTOCOL": "smoke"}, ["OTEL_EXPORTER_OTLP_PROTOCOL", "smoke", "grpc"]),
+    ([], {"OTEL_BSP_MAX_QUEUE_SIZE": "many"}, ["OTEL_BSP_MAX_QUEUE_SIZE", "many"]),
+    (["--config", "/nonexistent/spanloom.conf"], {}, ["/nonexistent/spanloom.conf"]),
+])
+def test_bad_values(args, env, words):
+    p = start(*args, env=env)
+    assert p.returncode != 0
+    assert len(errors(p)) == 1, p.stderr
+    for word in words:
+        assert word in errors(p)[0]
+
+
+def test_not_root(gateway):
+    if os.geteuid() != 0:
+        wrap = ()
+    else:
+        wrap = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all")
+    p = start("--pid", str(gateway.pid), wrap=wrap)
+    assert p.returncode == 1
+    assert len(errors(p)) == 1, p.stderr
+    assert "root" in p.stderr or "CAP_BPF" in p.stderr
+
+
+def test_no_match_is_no_exit(root, stack):
+    agent = stack.spanloom("--port", str(services.free_port()), env={"OTEL_TRACES_EXPORTER": "none"})
+    assert agent.alive()
+    assert "no " in agent.output() and "match" in agent.output(), agent.output()
+    assert agent.stop() == 0
+
+
+def test_disabled(root, stack, gateway):
+    agent = stack.spanloom("--pid", str(gateway.pid), env={"OTEL_ENABLED": "false"}, ready=False)
+    services.wait_until(lambda: "OTEL_ENABLED" in agent.output() or "disabled" in agent.output() or not agent.alive(), 5,
+                        "the agent says that it is disabled")
+    if agent.alive():
+        assert not services.bpf_objects(agent.pid)
+    assert agent.stop() == 0
+    assert "disabled" in agent.output(), agent.output()
+
+
+def test_console_json_and_file(root, stack, gateway, tmp_path):
+    import json
+    path = tmp_path / "spans.jsonl"
+    agent = stack.spanloom("--pid", str(gateway.pid), "--console=json", "--file", str(path),
+                           env={"OTEL_TRACES_EXPORTER": "console"})
+    assert services.http_get(gateway.port, "/items/77")[0] == 200
+    assert agent.stop() == 0
+    lines = [json.loads(line) for line in agent.output().splitlines() if line.startswith("{")]
+    assert len(lines) == 1 and "/items/77" in json.dumps(lines)
+    assert "/items/77" in path.read_text()
+
+
+def test_console_tree(root, stack, gateway):
+    agent = stack.spanloom("--pid", str(gateway.pid), "--console=tree", env={"OTEL_TRACES_EXPORTER": "console"})
+    assert services.http_get(gateway.port, "/call")[0] == 200
+    assert agent.stop() == 0
+    text = agent.output()
+    assert "GET" in text and "POST" in text and "INCR" in text
+
+
+def test_missing_cap_sys_resource(root, stack, gateway):
+    agent = stack.spanloom("--pid", str(gateway.pid), env={"OTEL_TRACES_EXPORTER": "none"},
+                           wrap=("setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource"))
+    assert agent.stop() == 0
