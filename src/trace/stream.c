@@ -69,19 +69,19 @@ static enum stream_result run(struct stream *s, const uint8_t *data, size_t len,
 	return STREAM_OK;
 }
 
-/* `missing` bytes follow that were transferred but not captured. */
-static enum stream_result pass_missing(struct stream *s, uint32_t missing, stream_step step, void *ctx)
+/* Passes over what was transferred but not captured. */
+static enum stream_result pass_missing(struct stream *s, stream_step step, void *ctx)
 {
-	while (missing) {
+	while (s->missing) {
 		static const uint8_t none[1];
 		uint64_t passed;
 		ssize_t r;
 
 		if (s->pending.len || !s->skip)
 			return STREAM_LOST;
-		if (!pass_over(s, missing, &passed))
+		if (!pass_over(s, s->missing, &passed))
 			return STREAM_OK;
-		missing -= (uint32_t)passed;
+		s->missing -= (uint32_t)passed;
 		r = step(ctx, none, 0);
 		if (r < 0)
 			return step_result(r);
@@ -100,6 +100,7 @@ enum stream_result stream_feed(struct stream *s, const uint8_t *data, uint32_t c
 	s->same_call = false;
 	if (captured > length)
 		captured = length;
+	s->missing = length - captured;
 	if (s->pending.len) {
 		buf_append(&s->pending, data, captured);
 		if (s->pending.failed)
@@ -116,7 +117,7 @@ enum stream_result stream_feed(struct stream *s, const uint8_t *data, uint32_t c
 		return result;
 	if (s->pending.failed)
 		return STREAM_NO_MEMORY;
-	if (length > captured)
-		return pass_missing(s, length - captured, step, ctx);
+	if (s->missing)
+		return pass_missing(s, step, ctx);
 	return s->pending.len > STREAM_PENDING_MAX_BYTES ? STREAM_TOO_LARGE : STREAM_OK;
 }

@@ -25,6 +25,7 @@ struct stream {
 	struct buf pending;
 	uint64_t skip;  /* bytes still to pass over, whether captured or not; UINT64_MAX: until the end */
 	uint64_t chunk; /* counts the chunks fed: equal numbers mean the same I/O event */
+	uint32_t missing; /* during a step: bytes of this I/O event that were not captured and come behind `data` */
 	bool same_call; /* set before a feed: these bytes belong to the chunk before (IO_SAME_CALL); the feed clears it */
 };
 
