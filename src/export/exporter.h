@@ -1,7 +1,7 @@
 /*
- * What an exporter is: a table of functions over its own state, driven by the agent's one epoll loop. Nothing here
- * may block: work that can't go on now goes on when its file descriptor or its deadline comes. Spans are borrowed
- * for the call; who needs them longer encodes them.
+ * What an exporter is: a table of functions over its own state, driven by the agent's one epoll
+ * loop. Nothing here may block: work that can't go on now goes on when its file descriptor or its
+ * deadline comes. Spans are borrowed for the call; who needs them longer encodes them.
  */
 #ifndef EXPORT_EXPORTER_H
 #define EXPORT_EXPORTER_H
@@ -23,7 +23,8 @@ struct span_batch {
 
 /* What an exporter may ask of the loop it runs in. */
 struct exporter_loop {
-	/* Calls exporter.ready when `fd` has `events` (EPOLLIN | EPOLLOUT; 0: no longer watched). */
+	/* Calls exporter.ready when `fd` has `events` (EPOLLIN | EPOLLOUT; 0: no longer watched).
+	 */
 	int (*watch)(void *ctx, int fd, uint32_t events);
 	void *ctx;
 };
@@ -31,11 +32,11 @@ struct exporter_loop {
 struct exporter {
 	const char *name; /* "otlp", "console", "file" */
 	/*
-	 * NULL with a message in *ret_error (malloc'd, what, why and what to do) when the options can't be carried out.
-	 * `now_ns` everywhere is CLOCK_MONOTONIC.
+	 * NULL with a message in *ret_error (malloc'd, what, why and what to do) when the options
+	 * can't be carried out. `now_ns` everywhere is CLOCK_MONOTONIC.
 	 */
-	void *(*open)(const struct options *options, const struct exporter_loop *loop, struct stats *stats,
-		      char **ret_error);
+	void *(*open)(const struct options *options, const struct exporter_loop *loop,
+		      struct stats *stats, char **ret_error);
 	void (*export)(void *state, const struct span_batch *batch, uint64_t now_ns);
 	/* An fd it watches has `events`. May be NULL. */
 	void (*ready)(void *state, int fd, uint32_t events, uint64_t now_ns);
@@ -43,7 +44,8 @@ struct exporter {
 	void (*tick)(void *state, uint64_t now_ns);
 	/* The next time tick must be called; UINT64_MAX: no need. May be NULL. */
 	uint64_t (*next_tick)(void *state);
-	/* Shutdown: send what is there. True when nothing is left; called again after ready and tick until then. May be NULL. */
+	/* Shutdown: send what is there. True when nothing is left; called again after ready and
+	 * tick until then. May be NULL. */
 	bool (*flush)(void *state, uint64_t now_ns);
 	void (*close)(void *state);
 };

@@ -35,9 +35,9 @@ int exporters_open(const struct options *options, struct export_queue *q, char *
 	size_t i;
 
 	for (i = 0; i < sizeof(exporters) / sizeof(exporters[0]); i++) {
-		int err = exporters[i].wanted(options) ?
-				  export_queue_add(q, exporters[i].exporter, options, ret_error) :
-				  0;
+		int err = exporters[i].wanted(options)
+				  ? export_queue_add(q, exporters[i].exporter, options, ret_error)
+				  : 0;
 
 		if (err)
 			return err;

@@ -1,10 +1,14 @@
-/* zlib's deflate at its quickest level: spans repeat themselves, and the agent's CPU counts for more than the last byte. */
+/* zlib's deflate at its quickest level: spans repeat themselves, and the agent's CPU counts for
+ * more than the last byte. */
 #include "export/gzip.h"
 
 #include <stdlib.h>
 #include <zlib.h>
 
-enum { GZIP_WINDOW_BITS = 15 + 16, GZIP_MEMORY_LEVEL = 8 }; /* + 16: zlib's mark for a gzip header */
+enum {
+	GZIP_WINDOW_BITS = 15 + 16,
+	GZIP_MEMORY_LEVEL = 8
+}; /* + 16: zlib's mark for a gzip header */
 
 struct gzip {
 	z_stream stream;
@@ -14,8 +18,8 @@ struct gzip *gzip_new(void)
 {
 	struct gzip *g = calloc(1, sizeof(*g));
 
-	if (g && deflateInit2(&g->stream, Z_BEST_SPEED, Z_DEFLATED, GZIP_WINDOW_BITS, GZIP_MEMORY_LEVEL,
-			      Z_DEFAULT_STRATEGY) != Z_OK) {
+	if (g && deflateInit2(&g->stream, Z_BEST_SPEED, Z_DEFLATED, GZIP_WINDOW_BITS,
+			      GZIP_MEMORY_LEVEL, Z_DEFAULT_STRATEGY) != Z_OK) {
 		free(g);
 		return NULL;
 	}

@@ -1,8 +1,9 @@
 /*
- * The exporter "otlp": batches are encoded when they come and wait, as bytes, for their turn to be sent. It decides
- * what is tried again, when, and what is given up, and keeps within its bound whatever the collector does.
- * Invariant: waiting_spans is what the waiting batches and those in flight hold, and every span that came in ends in
- * exactly one of exported, queue_full, export_failed, export_rejected, no_memory.
+ * The exporter "otlp": batches are encoded when they come and wait, as bytes, for their turn to be
+ * sent. It decides what is tried again, when, and what is given up, and keeps within its bound
+ * whatever the collector does. Invariant: waiting_spans is what the waiting batches and those in
+ * flight hold, and every span that came in ends in exactly one of exported, queue_full,
+ * export_failed, export_rejected, no_memory.
  */
 #include "export/exporters.h"
 
@@ -39,7 +40,7 @@ struct otlp {
 	struct stats *stats;
 	struct otlp_transport *transport;
 	struct otlp_encoder *encoder;
-	struct gzip *gzip; /* NULL: not compressed */
+	struct gzip *gzip;          /* NULL: not compressed */
 	struct buf message, packed; /* scratch */
 	struct list waiting, in_flight;
 	size_t waiting_spans, max_spans;
@@ -91,11 +92,13 @@ static uint64_t back_off_ms(const struct otlp *o, const struct otlp_verdict *ver
 	return jitter(ms < RETRY_MAX_MS ? ms : RETRY_MAX_MS);
 }
 
-static void retry(struct otlp *o, struct otlp_batch *b, const struct otlp_verdict *verdict, uint64_t now_ns)
+static void retry(struct otlp *o, struct otlp_batch *b, const struct otlp_verdict *verdict,
+		  uint64_t now_ns)
 {
 	o->failures++;
 	o->not_before_ns = now_ns + back_off_ms(o, verdict) * MS;
-	if (o->not_before_ns >= b->deadline_ns || (o->flushing && o->failures >= RETRY_FLUSH_TRIES)) {
+	if (o->not_before_ns >= b->deadline_ns ||
+	    (o->flushing && o->failures >= RETRY_FLUSH_TRIES)) {
 		drop(o, b, DROP_EXPORT_FAILED);
 		return;
 	}
@@ -112,6 +115,7 @@ static void on_done(void *ctx, void *tag, const struct otlp_answer *answer, uint
 	uint64_t rejected;
 
 	o->variant->judge(answer, &verdict);
+	otlp_health_note(&o->health, &verdict, now_ns);
 	switch (verdict.outcome) {
 	case OTLP_ACCEPTED:
 		rejected = verdict.rejected_spans < b->spans ? verdict.rejected_spans : b->spans;
@@ -126,13 +130,13 @@ static void on_done(void *ctx, void *tag, const struct otlp_answer *answer, uint
 		retry(o, b, &verdict, now_ns);
 		break;
 	case OTLP_REFUSED:
-		/* Back off here too: the next batch will hardly fare better. */
-		o->failures++;
-		o->not_before_ns = now_ns + back_off_ms(o, &verdict) * MS;
+		/* One batch may be bad; when the next fares no better, there is no hurry with the
+		 * others. */
+		if (++o->failures > 1)
+			o->not_before_ns = now_ns + back_off_ms(o, &verdict) * MS;
 		drop(o, b, DROP_EXPORT_REJECTED);
 		break;
 	}
-	otlp_health_note(&o->health, &verdict, now_ns);
 }
 
 static void pump(struct otlp *o, uint64_t now_ns)
@@ -140,11 +144,13 @@ static void pump(struct otlp *o, uint64_t now_ns)
 	struct otlp_batch *b;
 
 	/* While there is trouble one request at a time finds out whether it is over. */
-	while ((b = first(&o->waiting)) && now_ns >= o->not_before_ns && !otlp_transport_full(o->transport) &&
+	while ((b = first(&o->waiting)) && now_ns >= o->not_before_ns &&
+	       !otlp_transport_full(o->transport) &&
 	       !(o->failures && otlp_transport_in_flight(o->transport))) {
 		if (!b->deadline_ns)
 			b->deadline_ns = now_ns + o->give_up_ns;
-		if (!otlp_transport_send(o->transport, slice_of(b->body.data, b->body.len), b, now_ns)) {
+		if (!otlp_transport_send(o->transport, slice_of(b->body.data, b->body.len), b,
+					 now_ns)) {
 			o->not_before_ns = now_ns + RETRY_FIRST_MS * MS;
 			return;
 		}
@@ -250,10 +256,11 @@ static void otlp_close(void *state)
 	struct otlp *o = state;
 	struct otlp_batch *b;
 
-	otlp_transport_free(o->transport); /* cuts off what is in flight, so that the bodies may go */
+	otlp_transport_free(
+		o->transport); /* cuts off what is in flight, so that the bodies may go */
 	if (o->waiting_spans)
-		log_warning("%zu spans had not reached the collector at %s when time was up", o->waiting_spans,
-			    o->health.url);
+		log_warning("%zu spans had not reached the collector at %s when time was up",
+			    o->waiting_spans, o->health.url);
 	while ((b = first(&o->waiting)) || (b = first(&o->in_flight)))
 		drop(o, b, DROP_EXPORT_FAILED);
 	otlp_encoder_free(o->encoder);
@@ -264,8 +271,8 @@ static void otlp_close(void *state)
 	free(o);
 }
 
-static void *otlp_open(const struct options *options, const struct exporter_loop *loop, struct stats *stats,
-		       char **ret_error)
+static void *otlp_open(const struct options *options, const struct exporter_loop *loop,
+		       struct stats *stats, char **ret_error)
 {
 	struct otlp *o = calloc(1, sizeof(*o));
 

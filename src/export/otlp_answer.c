@@ -1,4 +1,5 @@
-/* What OTLP/HTTP and OTLP/gRPC answers have in common. Nothing of an answer is trusted or shown unescaped. */
+/* What OTLP/HTTP and OTLP/gRPC answers have in common. Nothing of an answer is trusted or shown
+ * unescaped. */
 #include "export/otlp_answer.h"
 
 #include <stdarg.h>
@@ -39,10 +40,12 @@ void otlp_printable(struct slice text, char *ret, size_t size)
 	ret[i] = '\0';
 }
 
-bool otlp_judge_transfer(const struct otlp_answer *answer, const char *hint, struct otlp_verdict *ret)
+bool otlp_judge_transfer(const struct otlp_answer *answer, const char *hint,
+			 struct otlp_verdict *ret)
 {
 	if (answer->too_large) {
-		otlp_verdict_set(ret, OTLP_REFUSED, "its answer does not end; it is no OTLP collector");
+		otlp_verdict_set(ret, OTLP_REFUSED,
+				 "its answer does not end; it is no OTLP collector");
 		return true;
 	}
 	if (!answer->error)

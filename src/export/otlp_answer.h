@@ -1,6 +1,7 @@
 /*
- * What OTLP over HTTP and OTLP over gRPC do not share: their headers, their framing, and what an answer means. Each
- * is one const table; otlp.c picks one and the transport under it knows neither. Tables hold no state and log nothing.
+ * What OTLP over HTTP and OTLP over gRPC do not share: their headers, their framing, and what an
+ * answer means. Each is one const table; otlp.c picks one and the transport under it knows neither.
+ * Tables hold no state and log nothing.
  */
 #ifndef EXPORT_OTLP_ANSWER_H
 #define EXPORT_OTLP_ANSWER_H
@@ -39,9 +40,10 @@ enum { OTLP_TEXT_BYTES = 256 };
 
 struct otlp_verdict {
 	enum otlp_outcome outcome;
-	uint64_t rejected_spans; /* OTLP_ACCEPTED with partial_success */
-	uint64_t retry_after_ms; /* when to try again, as the collector asks; 0: it does not */
-	char text[OTLP_TEXT_BYTES]; /* why, printable ASCII; may be set for OTLP_ACCEPTED: the collector's words */
+	uint64_t rejected_spans;    /* OTLP_ACCEPTED with partial_success */
+	uint64_t retry_after_ms;    /* when to try again, as the collector asks; 0: it does not */
+	char text[OTLP_TEXT_BYTES]; /* why, printable ASCII; may be set for OTLP_ACCEPTED: the
+				       collector's words */
 };
 
 struct otlp_variant {
@@ -65,12 +67,15 @@ void otlp_verdict_set(struct otlp_verdict *v, enum otlp_outcome outcome, const c
 /* `text` cut to `size` - 1 bytes, everything but printable ASCII as '?'. */
 void otlp_printable(struct slice text, char *ret, size_t size);
 /* What both say of a failed transfer. True when *answer is one, *ret is filled then. */
-bool otlp_judge_transfer(const struct otlp_answer *answer, const char *hint, struct otlp_verdict *ret);
-/* What both say of an ExportTraceServiceResponse. `json`: the body is not protobuf by its own account and not read. */
+bool otlp_judge_transfer(const struct otlp_answer *answer, const char *hint,
+			 struct otlp_verdict *ret);
+/* What both say of an ExportTraceServiceResponse. `json`: the body is not protobuf by its own
+ * account and not read. */
 void otlp_judge_response(struct slice message, bool json, struct otlp_verdict *ret);
 /*
- * The message of a google.rpc.Status into `ret` (`size` bytes, "" when none) and the delay of a RetryInfo among its
- * details. False when the bytes are no Status. *ret_delay_ms is UINT64_MAX without a RetryInfo.
+ * The message of a google.rpc.Status into `ret` (`size` bytes, "" when none) and the delay of a
+ * RetryInfo among its details. False when the bytes are no Status. *ret_delay_ms is UINT64_MAX
+ * without a RetryInfo.
  */
 bool otlp_rpc_status(struct slice data, char *ret, size_t size, uint64_t *ret_delay_ms);
 

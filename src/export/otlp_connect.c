@@ -1,6 +1,7 @@
 /*
- * Options of the user to options of libcurl. Nothing is connected here. Invariant: an otlp_connect that exists has a
- * URL that parses, header lines without control characters, and certificate files that could be read.
+ * Options of the user to options of libcurl. Nothing is connected here. Invariant: an otlp_connect
+ * that exists has a URL that parses, header lines without control characters, and certificate files
+ * that could be read.
  */
 #include "export/otlp_connect.h"
 
@@ -42,8 +43,9 @@ static char *copy_path(const char *path, const char *variable, char **ret_error)
 	if (!path || *ret_error)
 		return NULL;
 	if (access(path, R_OK) < 0) {
-		*ret_error = error_text("%s: %s can't be read: %s; name a PEM file that the agent may read", variable,
-					path, strerror(errno));
+		*ret_error = error_text(
+			"%s: %s can't be read: %s; name a PEM file that the agent may read",
+			variable, path, strerror(errno));
 		return NULL;
 	}
 	copy = strdup(path);
@@ -54,7 +56,8 @@ static char *copy_path(const char *path, const char *variable, char **ret_error)
 
 static bool is_loopback(const char *host)
 {
-	return strcasecmp(host, "localhost") == 0 || strncmp(host, "127.", 4) == 0 || strcmp(host, "[::1]") == 0;
+	return strcasecmp(host, "localhost") == 0 || strncmp(host, "127.", 4) == 0 ||
+	       strcmp(host, "[::1]") == 0;
 }
 
 /* Endpoint and the variant's path as one URL, its parts checked. */
@@ -85,9 +88,10 @@ static bool set_url(struct otlp_connect *c, const char *endpoint, char **ret_err
 		c->display = strdup(display ? display : host);
 	}
 	if (!ok || !c->display)
-		*ret_error = error_text("OTEL_EXPORTER_OTLP_ENDPOINT: '%s' is not a URL that spans can be sent to; "
-					"it looks like http://localhost:%.4s or https://…",
-					endpoint, c->variant->signal_port);
+		*ret_error = error_text(
+			"OTEL_EXPORTER_OTLP_ENDPOINT: '%s' is not a URL that spans can be sent to; "
+			"it looks like http://localhost:%.4s or https://…",
+			endpoint, c->variant->signal_port);
 	curl_free(display);
 	curl_free(scheme);
 	curl_free(host);
@@ -116,9 +120,11 @@ static bool add_user_header(struct otlp_connect *c, const struct key_value *h, c
 	bool ok;
 
 	if (!header_valid(h)) {
-		*ret_error = error_text("OTEL_EXPORTER_OTLP_HEADERS: the header '%s' has a character that HTTP does "
-					"not allow; write name=value, percent-encoded, separated by commas",
-					h->key);
+		*ret_error = error_text(
+			"OTEL_EXPORTER_OTLP_HEADERS: the header '%s' has a character that HTTP "
+			"does "
+			"not allow; write name=value, percent-encoded, separated by commas",
+			h->key);
 		return false;
 	}
 	/* A ';' is how libcurl takes a header without a value. */
@@ -132,7 +138,8 @@ static bool set_headers(struct otlp_connect *c, const struct options *options, c
 {
 	bool ok = c->variant->headers(options, &c->headers) &&
 		  otlp_header_add(&c->headers, "User-Agent: spanloom/" SPANLOOM_VERSION) &&
-		  otlp_header_add(&c->headers, "Expect:"); /* no 100-continue: it costs a round trip */
+		  otlp_header_add(&c->headers,
+				  "Expect:"); /* no 100-continue: it costs a round trip */
 	size_t i;
 
 	for (i = 0; ok && i < options->otlp_header_count; i++)
@@ -142,8 +149,8 @@ static bool set_headers(struct otlp_connect *c, const struct options *options, c
 	return ok;
 }
 
-struct otlp_connect *otlp_connect_new(const struct options *options, const struct otlp_variant *variant,
-				      char **ret_error)
+struct otlp_connect *otlp_connect_new(const struct options *options,
+				      const struct otlp_variant *variant, char **ret_error)
 {
 	struct otlp_connect *c = calloc(1, sizeof(*c));
 	char *error = NULL;
@@ -154,12 +161,15 @@ struct otlp_connect *otlp_connect_new(const struct options *options, const struc
 		return NULL;
 	}
 	c->variant = variant;
-	c->timeout_ms = (long)(options->otlp_timeout_ms < INT32_MAX ? options->otlp_timeout_ms : INT32_MAX);
+	c->timeout_ms =
+		(long)(options->otlp_timeout_ms < INT32_MAX ? options->otlp_timeout_ms : INT32_MAX);
 	if (set_url(c, options->otlp_endpoint, &error) && set_headers(c, options, &error)) {
-		c->ca = copy_path(options->otlp_certificate, "OTEL_EXPORTER_OTLP_CERTIFICATE", &error);
-		c->key = copy_path(options->otlp_client_key, "OTEL_EXPORTER_OTLP_CLIENT_KEY", &error);
-		c->certificate = copy_path(options->otlp_client_certificate, "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
-					   &error);
+		c->ca = copy_path(options->otlp_certificate, "OTEL_EXPORTER_OTLP_CERTIFICATE",
+				  &error);
+		c->key = copy_path(options->otlp_client_key, "OTEL_EXPORTER_OTLP_CLIENT_KEY",
+				   &error);
+		c->certificate = copy_path(options->otlp_client_certificate,
+					   "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", &error);
 	}
 	if (!error)
 		return c;
@@ -213,15 +223,18 @@ CURL *otlp_connect_handle(const struct otlp_connect *c)
 	curl_easy_setopt(easy, CURLOPT_POST, 1L);
 	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, c->headers);
 	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, version);
-	curl_easy_setopt(easy, CURLOPT_PIPEWAIT, c->variant->http2 ? 1L : 0L); /* one HTTP/2 connection for all */
+	curl_easy_setopt(easy, CURLOPT_PIPEWAIT,
+			 c->variant->http2 ? 1L : 0L); /* one HTTP/2 connection for all */
 	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, c->timeout_ms);
 	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
 	curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* never wait for a name lookup that hangs */
+	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT,
+			 1L); /* never wait for a name lookup that hangs */
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
 	if (c->loopback)
-		curl_easy_setopt(easy, CURLOPT_PROXY, ""); /* a proxy would look for the collector on its own host */
+		curl_easy_setopt(easy, CURLOPT_PROXY,
+				 ""); /* a proxy would look for the collector on its own host */
 	else if (c->variant->http2)
 		curl_easy_setopt(easy, CURLOPT_HTTPPROXYTUNNEL, 1L);
 	if (c->tls)

@@ -1,7 +1,7 @@
 /*
- * Fills protobuf-c's structs from borrowed spans and packs them once. Invariant: the sizes of all arrays are
- * known before the first pointer into one is taken, so nothing moves while the message is built; text is pointed
- * at where it lies, and only text that is not UTF-8 is copied.
+ * Fills protobuf-c's structs from borrowed spans and packs them once. Invariant: the sizes of all
+ * arrays are known before the first pointer into one is taken, so nothing moves while the message
+ * is built; text is pointed at where it lies, and only text that is not UTF-8 is copied.
  */
 #include "export/otlp_encode.h"
 
@@ -40,7 +40,8 @@ struct attr_slots {
 };
 
 struct otlp_encoder {
-	struct scratch groups, group_refs, group_of, spans, span_refs, statuses, pairs, values, refs;
+	struct scratch groups, group_refs, group_of, spans, span_refs, statuses, pairs, values,
+		refs;
 	struct attr_slots attrs;
 	struct buf clean; /* replaced text; all it may need is reserved when it is first used */
 	const struct span_batch *batch;
@@ -107,9 +108,11 @@ static size_t clean_bound(const struct span_batch *batch)
 
 		bytes += s->name_len + s->trace_state_len;
 		for (j = 0; j < s->attr_count; j++)
-			bytes += strlen(s->attrs[j].key) + (s->attrs[j].type == ATTR_STRING ? s->attrs[j].len : 0);
+			bytes += strlen(s->attrs[j].key) +
+				 (s->attrs[j].type == ATTR_STRING ? s->attrs[j].len : 0);
 		for (j = 0; s->resource && j < s->resource->attr_count; j++)
-			bytes += strlen(s->resource->attrs[j].key) + strlen(s->resource->attrs[j].value);
+			bytes += strlen(s->resource->attrs[j].key) +
+				 strlen(s->resource->attrs[j].value);
 	}
 	return bytes * UTF8_REPLACEMENT_BYTES;
 }
@@ -181,10 +184,12 @@ static void fill_span_attrs(struct otlp_encoder *e, const struct span *s, Otlp__
 
 uint32_t otlp_span_flags(const struct span *s)
 {
-	return s->trace_flags | OTLP_FLAG_HAS_IS_REMOTE | (s->has_parent && s->remote_parent ? OTLP_FLAG_IS_REMOTE : 0);
+	return s->trace_flags | OTLP_FLAG_HAS_IS_REMOTE |
+	       (s->has_parent && s->remote_parent ? OTLP_FLAG_IS_REMOTE : 0);
 }
 
-static void fill_span(struct otlp_encoder *e, const struct span *s, Otlp__Span *out, Otlp__Status *status)
+static void fill_span(struct otlp_encoder *e, const struct span *s, Otlp__Span *out,
+		      Otlp__Status *status)
 {
 	*out = (Otlp__Span)OTLP__SPAN__INIT;
 	out->trace_id = bytes_of(s->trace_id, TRACE_ID_BYTES);
@@ -212,7 +217,8 @@ static void fill_resource(struct otlp_encoder *e, const struct resource *r, Otlp
 
 	*out = (Otlp__Resource)OTLP__RESOURCE__INIT;
 	out->attributes = e->attrs.refs + e->attrs.used;
-	/* Every resource has a service.name; this is the specification's for one that is not known. */
+	/* Every resource has a service.name; this is the specification's for one that is not known.
+	 */
 	if (!r || !resource_find(r, "service.name"))
 		set_text(e, next_attr(e, "service.name"), slice_str("unknown_service"));
 	for (i = 0; r && i < r->attr_count; i++) {
@@ -343,7 +349,8 @@ bool otlp_encode(struct otlp_encoder *e, const struct span_batch *batch, struct 
 
 bool otlp_decode_response(const uint8_t *data, size_t len, struct otlp_response *ret)
 {
-	Otlp__ExportTraceServiceResponse *response = otlp__export_trace_service_response__unpack(NULL, len, data);
+	Otlp__ExportTraceServiceResponse *response =
+		otlp__export_trace_service_response__unpack(NULL, len, data);
 	const Otlp__ExportTracePartialSuccess *partial;
 	size_t i, used = 0;
 
@@ -352,8 +359,10 @@ bool otlp_decode_response(const uint8_t *data, size_t len, struct otlp_response 
 	*ret = (struct otlp_response){ 0 };
 	partial = response->partial_success;
 	if (partial) {
-		ret->rejected_spans = partial->rejected_spans > 0 ? (uint64_t)partial->rejected_spans : 0;
-		for (i = 0; i < partial->error_message.len && used < sizeof(ret->message) - 1; i++) {
+		ret->rejected_spans =
+			partial->rejected_spans > 0 ? (uint64_t)partial->rejected_spans : 0;
+		for (i = 0; i < partial->error_message.len && used < sizeof(ret->message) - 1;
+		     i++) {
 			uint8_t c = partial->error_message.data[i];
 
 			ret->message[used++] = c >= 0x20 && c < 0x7f ? (char)c : '?';

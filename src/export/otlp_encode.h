@@ -1,7 +1,8 @@
 /*
- * Spans to the bytes of an OTLP ExportTraceServiceRequest (opentelemetry-proto 1.x, protobuf), and the collector's
- * answer back. Pure: no clock, no I/O, no log. An encoder owns the scratch arrays that it uses again for every
- * batch; spans are borrowed for the call. Whatever the spans hold, the text that comes out is valid UTF-8.
+ * Spans to the bytes of an OTLP ExportTraceServiceRequest (opentelemetry-proto 1.x, protobuf), and
+ * the collector's answer back. Pure: no clock, no I/O, no log. An encoder owns the scratch arrays
+ * that it uses again for every batch; spans are borrowed for the call. Whatever the spans hold, the
+ * text that comes out is valid UTF-8.
  */
 #ifndef EXPORT_OTLP_ENCODE_H
 #define EXPORT_OTLP_ENCODE_H
@@ -18,7 +19,8 @@
 #define SPANLOOM_VERSION "0.1.0"
 #endif
 
-/* Span.flags above the eight W3C bits: whether the parent came over the wire is known, and it did. */
+/* Span.flags above the eight W3C bits: whether the parent came over the wire is known, and it did.
+ */
 #define OTLP_FLAG_HAS_IS_REMOTE 0x100U
 #define OTLP_FLAG_IS_REMOTE 0x200U
 
@@ -29,8 +31,8 @@ struct otlp_encoder *otlp_encoder_new(void);
 /* Takes NULL. */
 void otlp_encoder_free(struct otlp_encoder *e);
 /*
- * Appends the request to *out: spans grouped by resource, in the order of the batch within each. False when out of
- * memory, *out unchanged but perhaps failed.
+ * Appends the request to *out: spans grouped by resource, in the order of the batch within each.
+ * False when out of memory, *out unchanged but perhaps failed.
  */
 bool otlp_encode(struct otlp_encoder *e, const struct span_batch *batch, struct buf *out);
 
@@ -42,7 +44,8 @@ struct otlp_response {
 	char message[256]; /* the collector's words, cut, printable ASCII only */
 };
 
-/* The bytes of an ExportTraceServiceResponse (none are a full success). False, *ret untouched, when they are not one. */
+/* The bytes of an ExportTraceServiceResponse (none are a full success). False, *ret untouched, when
+ * they are not one. */
 bool otlp_decode_response(const uint8_t *data, size_t len, struct otlp_response *ret);
 
 #endif

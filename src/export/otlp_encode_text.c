@@ -1,6 +1,7 @@
 /*
- * UTF-8 decoding after the table of well-formed sequences in the Unicode standard (3.9, table 3-7): each lead
- * byte says how many bytes follow and which range the first of them has. ASCII is passed over eight at a time.
+ * UTF-8 decoding after the table of well-formed sequences in the Unicode standard (3.9, table 3-7):
+ * each lead byte says how many bytes follow and which range the first of them has. ASCII is passed
+ * over eight at a time.
  */
 #include "export/otlp_encode_text.h"
 
@@ -17,9 +18,11 @@ static struct lead lead_of(uint8_t c)
 	if (c >= 0xc2 && c <= 0xdf)
 		return (struct lead){ 1, 0x80, 0xbf, c & 0x1f };
 	if (c >= 0xe0 && c <= 0xef)
-		return (struct lead){ 2, c == 0xe0 ? 0xa0 : 0x80, c == 0xed ? 0x9f : 0xbf, c & 0x0f };
+		return (struct lead){ 2, c == 0xe0 ? 0xa0 : 0x80, c == 0xed ? 0x9f : 0xbf,
+				      c & 0x0f };
 	if (c >= 0xf0 && c <= 0xf4)
-		return (struct lead){ 3, c == 0xf0 ? 0x90 : 0x80, c == 0xf4 ? 0x8f : 0xbf, c & 0x07 };
+		return (struct lead){ 3, c == 0xf0 ? 0x90 : 0x80, c == 0xf4 ? 0x8f : 0xbf,
+				      c & 0x07 };
 	return (struct lead){ 0, 0, 0, 0 };
 }
 
@@ -76,7 +79,8 @@ static size_t valid_prefix(struct slice text)
 		before = rest;
 		/* U+FFFD itself is valid when it is written as itself. */
 		if (utf8_next(&rest) == UTF8_REPLACEMENT &&
-		    (before.len - rest.len != UTF8_REPLACEMENT_BYTES || memcmp(before.data, "\xef\xbf\xbd", 3) != 0))
+		    (before.len - rest.len != UTF8_REPLACEMENT_BYTES ||
+		     memcmp(before.data, "\xef\xbf\xbd", 3) != 0))
 			return text.len - before.len;
 	}
 	return text.len;
@@ -99,4 +103,11 @@ void utf8_append_clean(struct buf *out, struct slice text)
 		utf8_next(&text);
 		buf_append(out, "\xef\xbf\xbd", UTF8_REPLACEMENT_BYTES);
 	}
+}
+
+bool utf8_is_control(uint32_t point)
+{
+	return point < 0x20 || (point >= 0x7f && point < 0xa0) ||
+	       (point >= 0x200b && point <= 0x200f) || (point >= 0x2028 && point <= 0x202e) ||
+	       (point >= 0x2060 && point <= 0x206f) || point == 0xfeff;
 }

@@ -1,6 +1,6 @@
 /*
- * OTLP/gRPC as one unary call over libcurl's HTTP/2: the five-byte message prefix, the status in the trailers (or in
- * headers that come alone), google.rpc.RetryInfo. gRPC over HTTP/2:
+ * OTLP/gRPC as one unary call over libcurl's HTTP/2: the five-byte message prefix, the status in
+ * the trailers (or in headers that come alone), google.rpc.RetryInfo. gRPC over HTTP/2:
  * https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md; what is retried:
  * https://opentelemetry.io/docs/specs/otlp/#failures. The message is one frame, never a stream.
  */
@@ -29,9 +29,23 @@ enum {
 static const char *code_name(int code)
 {
 	static const char *const names[] = {
-		"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
-		"ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED",
-		"OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+		"OK",
+		"CANCELLED",
+		"UNKNOWN",
+		"INVALID_ARGUMENT",
+		"DEADLINE_EXCEEDED",
+		"NOT_FOUND",
+		"ALREADY_EXISTS",
+		"PERMISSION_DENIED",
+		"RESOURCE_EXHAUSTED",
+		"FAILED_PRECONDITION",
+		"ABORTED",
+		"OUT_OF_RANGE",
+		"UNIMPLEMENTED",
+		"INTERNAL",
+		"UNAVAILABLE",
+		"DATA_LOSS",
+		"UNAUTHENTICATED",
 	};
 
 	return (size_t)code < sizeof(names) / sizeof(names[0]) ? names[code] : "of no known code";
@@ -43,17 +57,19 @@ static bool grpc_headers(const struct options *options, struct curl_slist **list
 
 	/* At most eight digits: milliseconds are good for a day, and a longer timeout is none. */
 	snprintf(timeout, sizeof(timeout), "grpc-timeout: %" PRIu64 "m",
-		 options->otlp_timeout_ms < 99999999 ? options->otlp_timeout_ms : (uint64_t)99999999);
-	return otlp_header_add(list, "Content-Type: application/grpc") && otlp_header_add(list, "TE: trailers") &&
-	       otlp_header_add(list, timeout) &&
+		 options->otlp_timeout_ms < 99999999 ? options->otlp_timeout_ms
+						     : (uint64_t)99999999);
+	return otlp_header_add(list, "Content-Type: application/grpc") &&
+	       otlp_header_add(list, "TE: trailers") && otlp_header_add(list, timeout) &&
 	       (!options->otlp_gzip || otlp_header_add(list, "grpc-encoding: gzip"));
 }
 
 static void grpc_frame(struct slice message, bool gzip, struct buf *out)
 {
 	uint8_t prefix[GRPC_PREFIX_BYTES] = {
-		gzip ? GRPC_COMPRESSED : 0, (uint8_t)(message.len >> 24), (uint8_t)(message.len >> 16),
-		(uint8_t)(message.len >> 8), (uint8_t)message.len,
+		gzip ? GRPC_COMPRESSED : 0,   (uint8_t)(message.len >> 24),
+		(uint8_t)(message.len >> 16), (uint8_t)(message.len >> 8),
+		(uint8_t)message.len,
 	};
 
 	buf_append(out, prefix, sizeof(prefix));
@@ -92,7 +108,8 @@ static void base64_decode(const char *text, struct buf *out)
 /* The status that an answer without grpc-status stands for (gRPC's http-grpc-status-mapping.md). */
 static int status_of_http(long status)
 {
-	return status == 429 || status == 502 || status == 503 || status == 504 ? GRPC_UNAVAILABLE : GRPC_UNKNOWN;
+	return status == 429 || status == 502 || status == 503 || status == 504 ? GRPC_UNAVAILABLE
+										: GRPC_UNKNOWN;
 }
 
 static void judge_ok(struct slice body, struct otlp_verdict *ret)
@@ -107,7 +124,8 @@ static void judge_ok(struct slice body, struct otlp_verdict *ret)
 		otlp_verdict_set(ret, OTLP_REFUSED, "its answer is not gRPC");
 		return;
 	}
-	len = (uint32_t)body.data[1] << 24 | (uint32_t)body.data[2] << 16 | (uint32_t)body.data[3] << 8 | body.data[4];
+	len = (uint32_t)body.data[1] << 24 | (uint32_t)body.data[2] << 16 |
+	      (uint32_t)body.data[3] << 8 | body.data[4];
 	if (len != body.len - GRPC_PREFIX_BYTES) {
 		otlp_verdict_set(ret, OTLP_REFUSED, "its answer is not gRPC");
 		return;
@@ -123,7 +141,8 @@ static uint64_t retry_delay(const char *details)
 	struct buf raw = { 0 };
 
 	base64_decode(details, &raw);
-	if (raw.len && !raw.failed && !otlp_rpc_status(slice_of(raw.data, raw.len), unused, sizeof(unused), &delay))
+	if (raw.len && !raw.failed &&
+	    !otlp_rpc_status(slice_of(raw.data, raw.len), unused, sizeof(unused), &delay))
 		delay = UINT64_MAX;
 	buf_free(&raw);
 	return delay;
@@ -151,7 +170,8 @@ static void grpc_judge(const struct otlp_answer *answer, struct otlp_verdict *re
 	uint64_t delay;
 	char *plain;
 
-	if (otlp_judge_transfer(answer, answer->http_status ? "" : " (spoken to as OTLP/gRPC)", ret))
+	if (otlp_judge_transfer(answer, answer->http_status ? "" : " (spoken to as OTLP/gRPC)",
+				ret))
 		return;
 	if (code == GRPC_OK) {
 		judge_ok(answer->body, ret);
@@ -169,7 +189,8 @@ static void grpc_judge(const struct otlp_answer *answer, struct otlp_verdict *re
 	curl_free(plain);
 	delay = retry_delay(answer->grpc_details);
 	otlp_verdict_set(ret, code_retryable(code, delay != UINT64_MAX) ? OTLP_BUSY : OTLP_REFUSED,
-			 "it answers %s (%d)%s%s", code_name(code), code, message[0] ? ": " : "", message);
+			 "it answers %s (%d)%s%s", code_name(code), code, message[0] ? ": " : "",
+			 message);
 	if (delay != UINT64_MAX)
 		ret->retry_after_ms = delay;
 }

@@ -1,4 +1,5 @@
-/* Log lines about the collector. A collector that comes and goes is reported at most every QUIET_NS. */
+/* Log lines about the collector. A collector that comes and goes is reported at most every
+ * QUIET_NS. */
 #include "export/otlp_health.h"
 
 #include <inttypes.h>
@@ -9,10 +10,12 @@
 
 static const uint64_t QUIET_NS = 10000000000;
 
-bool otlp_health_init(struct otlp_health *h, const struct stats *stats, const char *url, size_t max_spans,
-		      const char *port)
+bool otlp_health_init(struct otlp_health *h, const struct stats *stats, const char *url,
+		      size_t max_spans, const char *port)
 {
-	*h = (struct otlp_health){ .stats = stats, .port = port, .max_spans = max_spans, .url = strdup(url) };
+	*h = (struct otlp_health){
+		.stats = stats, .port = port, .max_spans = max_spans, .url = strdup(url)
+	};
 	return h->url != NULL;
 }
 
@@ -31,15 +34,17 @@ static uint64_t lost_spans(const struct otlp_health *h)
 static void note_accepted(struct otlp_health *h, const struct otlp_verdict *v, uint64_t now_ns)
 {
 	if (h->said) {
-		log_info("the collector at %s takes spans again; %" PRIu64 " were lost meanwhile", h->url,
-			 lost_spans(h) - h->lost);
+		log_info("the collector at %s takes spans again; %" PRIu64 " were lost meanwhile",
+			 h->url, lost_spans(h) - h->lost);
 		h->said = 0;
 		h->quiet_until_ns = now_ns + QUIET_NS;
 	}
 	if (v->rejected_spans && !h->said_partial)
-		log_warning("the collector at %s rejected %" PRIu64 " spans of a batch: %s; rejected spans are counted "
+		log_warning("the collector at %s rejected %" PRIu64
+			    " spans of a batch: %s; rejected spans are counted "
 			    "from here on, not logged",
-			    h->url, v->rejected_spans, v->text[0] ? v->text : "it does not say why");
+			    h->url, v->rejected_spans,
+			    v->text[0] ? v->text : "it does not say why");
 	else if (v->text[0] && !h->said_partial)
 		log_warning("the collector at %s took a batch and says: %s", h->url, v->text);
 	h->said_partial |= v->rejected_spans || v->text[0];
@@ -59,14 +64,17 @@ void otlp_health_note(struct otlp_health *h, const struct otlp_verdict *v, uint6
 		h->lost = lost_spans(h);
 	h->said |= bit;
 	if (v->outcome == OTLP_UNREACHABLE)
-		log_warning("no spans get through to %s: %s; up to %zu wait, more are dropped; start a collector that "
+		log_warning("no spans get through to %s: %s; up to %zu wait, more are dropped; "
+			    "start a collector that "
 			    "listens there on port %s, or set OTEL_EXPORTER_OTLP_ENDPOINT",
 			    h->url, v->text, h->max_spans, h->port);
 	else if (v->outcome == OTLP_BUSY)
-		log_warning("the collector at %s can't take spans now: %s; up to %zu wait, more are dropped", h->url,
-			    v->text, h->max_spans);
+		log_warning("the collector at %s can't take spans now: %s; up to %zu wait, more "
+			    "are dropped",
+			    h->url, v->text, h->max_spans);
 	else
 		log_warning("the collector at %s refuses spans: %s; they are dropped; check that "
-			    "OTEL_EXPORTER_OTLP_ENDPOINT, _PROTOCOL and _HEADERS are what it expects (port %s)",
+			    "OTEL_EXPORTER_OTLP_ENDPOINT, _PROTOCOL and _HEADERS are what it "
+			    "expects (port %s)",
 			    h->url, v->text, h->port);
 }

@@ -1,6 +1,6 @@
 /*
- * OTLP/HTTP with binary protobuf: https://opentelemetry.io/docs/specs/otlp/#otlphttp. The endpoint is used as it
- * is; 429, 502, 503 and 504 are tried again, every other failure is final.
+ * OTLP/HTTP with binary protobuf: https://opentelemetry.io/docs/specs/otlp/#otlphttp. The endpoint
+ * is used as it is; 429, 502, 503 and 504 are tried again, every other failure is final.
  */
 #include "export/otlp_answer.h"
 
@@ -26,7 +26,8 @@ static bool is_json(const char *content_type)
 
 static bool is_protobuf(const char *content_type)
 {
-	return strncasecmp(content_type, "application/x-protobuf", strlen("application/x-protobuf")) == 0;
+	return strncasecmp(content_type, "application/x-protobuf",
+			   strlen("application/x-protobuf")) == 0;
 }
 
 static void http_judge(const struct otlp_answer *answer, struct otlp_verdict *ret)

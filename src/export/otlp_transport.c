@@ -1,7 +1,8 @@
 /*
- * libcurl's multi_socket interface in the agent's epoll loop. libcurl says which sockets to watch and when its next
- * timer is due; we tell it what happened and collect finished transfers. Invariant: a slot that is busy has its easy
- * handle in the multi handle, and done is only called from outside of libcurl's callbacks.
+ * libcurl's multi_socket interface in the agent's epoll loop. libcurl says which sockets to watch
+ * and when its next timer is due; we tell it what happened and collect finished transfers.
+ * Invariant: a slot that is busy has its easy handle in the multi handle, and done is only called
+ * from outside of libcurl's callbacks.
  */
 #include "export/otlp_transport.h"
 
@@ -125,7 +126,8 @@ static size_t on_header(char *data, size_t size, size_t count, void *ctx)
 
 	if (!receive(s, line.len))
 		return 0;
-	if (field_value(line, "http/", &value)) /* a status line: what an interim answer said is void */
+	if (field_value(line, "http/",
+			&value)) /* a status line: what an interim answer said is void */
 		s->grpc_status = -1;
 	else if (field_value(line, "grpc-status:", &value))
 		s->grpc_status = status_number(value);
@@ -151,9 +153,10 @@ static bool slot_open(struct otlp_transport *t, struct slot *s)
 	return true;
 }
 
-struct otlp_transport *otlp_transport_new(const struct options *options, const struct otlp_variant *variant,
-					  const struct exporter_loop *loop, otlp_done done, void *ctx,
-					  char **ret_error)
+struct otlp_transport *otlp_transport_new(const struct options *options,
+					  const struct otlp_variant *variant,
+					  const struct exporter_loop *loop, otlp_done done,
+					  void *ctx, char **ret_error)
 {
 	struct otlp_transport *t = calloc(1, sizeof(*t));
 	bool ok;
@@ -169,7 +172,8 @@ struct otlp_transport *otlp_transport_new(const struct options *options, const s
 		return NULL;
 	}
 	t->multi = curl_multi_init();
-	ok = t->multi && curl_multi_setopt(t->multi, CURLMOPT_SOCKETFUNCTION, on_socket) == CURLM_OK &&
+	ok = t->multi &&
+	     curl_multi_setopt(t->multi, CURLMOPT_SOCKETFUNCTION, on_socket) == CURLM_OK &&
 	     curl_multi_setopt(t->multi, CURLMOPT_SOCKETDATA, t) == CURLM_OK &&
 	     curl_multi_setopt(t->multi, CURLMOPT_TIMERFUNCTION, on_timer) == CURLM_OK &&
 	     curl_multi_setopt(t->multi, CURLMOPT_TIMERDATA, t) == CURLM_OK &&

@@ -1,7 +1,8 @@
 /*
- * The batch that is being collected, in front of a few exporters. Each exporter asks for its file descriptors
- * through a loop of its own, so that an event goes to the one that watches it. Invariant: a span is in the list or
- * freed; `count` is the list's length and below max_batch between calls.
+ * The batch that is being collected, in front of a few exporters. Each exporter asks for its file
+ * descriptors through a loop of its own, so that an event goes to the one that watches it.
+ * Invariant: a span is in the list or freed; `count` is the list's length and below max_batch
+ * between calls.
  */
 #include "export/queue.h"
 
@@ -32,7 +33,7 @@ struct export_queue {
 	struct hash by_fd; /* fd → struct opened */
 	struct list spans;
 	size_t count, max_batch;
-	struct span **batch; /* max_batch pointers */
+	struct span **batch;          /* max_batch pointers */
 	uint64_t delay_ns, oldest_ns; /* oldest_ns: when the first span of the list came */
 	int64_t unix_offset_ns;
 };
@@ -64,8 +65,8 @@ static int64_t read_unix_offset(void)
 	return best;
 }
 
-struct export_queue *export_queue_new(const struct options *options, const struct exporter_loop *loop,
-				      struct stats *stats)
+struct export_queue *export_queue_new(const struct options *options,
+				      const struct exporter_loop *loop, struct stats *stats)
 {
 	struct export_queue *q = calloc(1, sizeof(*q));
 
@@ -126,8 +127,8 @@ static int watch(void *ctx, int fd, uint32_t events)
 	return err;
 }
 
-int export_queue_add(struct export_queue *q, const struct exporter *exporter, const struct options *options,
-		     char **ret_error)
+int export_queue_add(struct export_queue *q, const struct exporter *exporter,
+		     const struct options *options, char **ret_error)
 {
 	struct opened *o = &q->opened[q->opened_count];
 
@@ -148,7 +149,8 @@ static void export_batch(struct export_queue *q, uint64_t now_ns)
 	int64_t offset = read_unix_offset();
 	size_t i;
 
-	/* Spans of one trace may go in several batches: their times keep one offset until the clock is stepped. */
+	/* Spans of one trace may go in several batches: their times keep one offset until the clock
+	 * is stepped. */
 	if (llabs(offset - q->unix_offset_ns) > CLOCK_STEP_NS)
 		q->unix_offset_ns = offset;
 	batch.unix_offset_ns = q->unix_offset_ns;
@@ -194,7 +196,8 @@ void export_queue_tick(struct export_queue *q, uint64_t now_ns)
 	for (i = 0; i < q->opened_count; i++) {
 		const struct opened *o = &q->opened[i];
 
-		if (o->exporter->tick && (!o->exporter->next_tick || o->exporter->next_tick(o->state) <= now_ns))
+		if (o->exporter->tick &&
+		    (!o->exporter->next_tick || o->exporter->next_tick(o->state) <= now_ns))
 			o->exporter->tick(o->state, now_ns);
 	}
 }
@@ -206,7 +209,8 @@ uint64_t export_queue_next_tick(const struct export_queue *q)
 
 	for (i = 0; i < q->opened_count; i++) {
 		const struct opened *o = &q->opened[i];
-		uint64_t theirs = o->exporter->next_tick ? o->exporter->next_tick(o->state) : UINT64_MAX;
+		uint64_t theirs =
+			o->exporter->next_tick ? o->exporter->next_tick(o->state) : UINT64_MAX;
 
 		if (theirs < next)
 			next = theirs;
