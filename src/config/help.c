@@ -8,24 +8,22 @@
 
 enum { HELP_COLUMN = 28, HELP_WIDTH = 80 };
 
-/* `*column`: where the line stands; breaks at spaces. */
+/* `*column`: where the line stands; breaks instead of a blank. */
 static void print_wrapped(FILE *out, const char *text, int *column)
 {
 	while (*text) {
-		int len = (int)strcspn(text, " ");
+		int blank = *text == ' ';
+		int len = blank + (int)strcspn(text + blank, " ");
 
-		if (*column > HELP_COLUMN && *column + len > HELP_WIDTH) {
+		if (blank && *column + len > HELP_WIDTH) {
 			fprintf(out, "\n%*s", HELP_COLUMN, "");
 			*column = HELP_COLUMN;
+			text++;
+			len--;
 		}
 		fprintf(out, "%.*s", len, text);
 		*column += len;
 		text += len;
-		if (*text == ' ') {
-			fputc(' ', out);
-			++*column;
-			text++;
-		}
 	}
 }
 
@@ -106,7 +104,10 @@ void options_print_markdown(FILE *out)
 		char name[80];
 
 		row_name(row, name, sizeof(name));
-		fprintf(out, "| `%s` | ", row->flag ? name : "");
+		if (row->flag)
+			fprintf(out, "| `%s` | ", name);
+		else
+			fputs("| | ", out);
 		for (int k = 0; k < OPTION_MAX_ENV && row->env[k]; k++)
 			fprintf(out, "%s`%s`", k ? " " : "", row->env[k]);
 		fputs(" | ", out);

@@ -71,13 +71,25 @@ static bool path_id(const char *path, size_t len, char ret[CONTAINER_ID_BYTES])
 	return false;
 }
 
+/* A cgroup that was removed while its processes live on has a mark behind its path. */
+static size_t without_mark(const char *path, size_t len)
+{
+	static const char mark[] = " (deleted)";
+	size_t mark_len = sizeof(mark) - 1;
+
+	if (len > mark_len && memcmp(path + len - mark_len, mark, mark_len) == 0)
+		return len - mark_len;
+	return len;
+}
+
 bool cgroup_container_id(const char *cgroup_text, char ret[CONTAINER_ID_BYTES])
 {
 	while (*cgroup_text) {
 		size_t len = strcspn(cgroup_text, "\n");
 		const char *path = memchr(cgroup_text, '/', len);
 
-		if (path && path_id(path, len - (size_t)(path - cgroup_text), ret))
+		if (path &&
+		    path_id(path, without_mark(path, len - (size_t)(path - cgroup_text)), ret))
 			return true;
 		cgroup_text += len + (cgroup_text[len] == '\n');
 	}
@@ -127,20 +139,11 @@ bool mountinfo_container_id(const char *mountinfo_text, char ret[CONTAINER_ID_BY
 
 char *cgroup_v2_path(const char *cgroup_text)
 {
-	static const char deleted[] = " (deleted)";
-
 	while (*cgroup_text) {
 		size_t len = strcspn(cgroup_text, "\n");
 
-		if (strncmp(cgroup_text, "0::/", 4) == 0) {
-			const char *path = cgroup_text + 3;
-
-			len -= 3;
-			if (len > sizeof(deleted) && memcmp(path + len - (sizeof(deleted) - 1),
-							    deleted, sizeof(deleted) - 1) == 0)
-				len -= sizeof(deleted) - 1;
-			return strndup(path, len);
-		}
+		if (strncmp(cgroup_text, "0::/", 4) == 0)
+			return strndup(cgroup_text + 3, without_mark(cgroup_text + 3, len - 3));
 		cgroup_text += len + (cgroup_text[len] == '\n');
 	}
 	return NULL;
