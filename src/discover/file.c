@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,31 +14,32 @@
 
 enum { FILE_FIRST_BYTES = 4096 };
 
+/* Doubles the buffer, to max_bytes and the NUL at most; false: it is as large as it may be, or
+ * there is no memory. */
+static bool grow(char **data, size_t *cap, size_t max_bytes)
+{
+	size_t want = *cap > max_bytes / 2 ? max_bytes + 1 : *cap * 2;
+	char *grown = want > *cap ? realloc(*data, want) : NULL;
+
+	if (!grown)
+		return false;
+	*data = grown;
+	*cap = want;
+	return true;
+}
+
 static int read_all(int fd, size_t max_bytes, char **ret, size_t *ret_len)
 {
-	size_t cap = 0, len = 0;
-	char *data = NULL;
+	size_t cap = max_bytes < FILE_FIRST_BYTES ? max_bytes + 1 : FILE_FIRST_BYTES, len = 0;
+	char *data = malloc(cap);
 
+	if (!data)
+		return -ENOMEM;
 	for (;;) {
-		size_t want = cap ? cap * 2 : FILE_FIRST_BYTES;
 		ssize_t n;
 
-		if (len + 1 >= cap) {
-			char *grown;
-
-			if (want > max_bytes + 1)
-				want = max_bytes + 1;
-			grown = want > cap ? realloc(data, want) : NULL;
-			if (want > cap && !grown) {
-				free(data);
-				return -ENOMEM;
-			}
-			if (!grown)
-				break;
-			data = grown;
-			cap = want;
-			continue;
-		}
+		if (len + 1 == cap && !grow(&data, &cap, max_bytes))
+			break;
 		n = read(fd, data + len, cap - len - 1);
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -71,7 +73,7 @@ int file_read_at(int dir_fd, const char *name, size_t max_bytes, char **ret, siz
 
 void file_read_word(const char *path, char *buf, size_t bytes)
 {
-	char *text;
+	char *text = NULL;
 
 	buf[0] = 0;
 	if (file_read_at(AT_FDCWD, path, bytes - 1, &text, NULL))
