@@ -1,42 +1,56 @@
 /*
- * Every reason for which something is not seen, not linked or not exported, for the BPF programs and the agent
- * alike: one row is a counter in the kernel's map, a counter in the agent, and a line of the summary.
- * X(symbol, name shown, what it means)
+ * Every reason for which something is not seen, not linked or not exported, for the BPF programs
+ * and the agent alike: one row is a counter in the kernel's map, a counter in the agent, and a line
+ * of the summary. X(symbol, name shown, what it means)
  */
 #ifndef SPANLOOM_DROP_REASON_H
 #define SPANLOOM_DROP_REASON_H
 
 /* Counted by the BPF programs. */
-#define KERNEL_DROP_REASONS(X)                                                                                  \
-	X(RING_FULL, "ring_full", "socket events lost because the ring buffer was full")                        \
-	X(CONN_TABLE_FULL, "conn_table_full", "socket events lost because a connection could not be tracked")   \
-	X(PROCESS_TABLE_FULL, "process_table_full", "child processes not traced because the table was full")    \
-	X(READ_FAULT, "read_fault", "payloads that could not be read from the process")                         \
-	X(NO_BUFFER, "no_buffer", "transfers without a readable buffer (sendfile, io_uring), length kept")      \
-	X(VECTOR_LONG, "vector_long", "vectored transfers with more pieces than are followed, length kept")
+#define KERNEL_DROP_REASONS(X)                                                           \
+	X(RING_FULL, "ring_full", "socket events lost because the ring buffer was full") \
+	X(CONN_TABLE_FULL, "conn_table_full",                                            \
+	  "socket events lost because a connection could not be tracked")                \
+	X(PROCESS_TABLE_FULL, "process_table_full",                                      \
+	  "child processes not traced because the table was full")                       \
+	X(READ_FAULT, "read_fault", "payloads that could not be read from the process")  \
+	X(NO_BUFFER, "no_buffer",                                                        \
+	  "transfers without a readable buffer (sendfile, io_uring), length kept")       \
+	X(VECTOR_LONG, "vector_long",                                                    \
+	  "vectored transfers with more pieces than are followed, length kept")
 
 /* Counted by the agent. */
-#define AGENT_DROP_REASONS(X)                                                                                   \
-	X(BAD_RECORD, "bad_record", "records from the kernel that make no sense")                               \
-	X(NO_MEMORY, "no_memory", "allocations that failed")                                                    \
-	X(CONN_LIMIT, "conn_limit", "connections given up because too many were open")                          \
-	X(UNKNOWN_PROTOCOL, "unknown_protocol", "connections that speak none of the protocols")                 \
-	X(STREAM_LOST, "stream_lost", "times a connection's bytes were lost and it waited for a new message")   \
-	X(BAD_MESSAGE, "bad_message", "messages that break their protocol")                                     \
-	X(HEAD_TOO_LARGE, "head_too_large", "message heads larger than what is kept")                           \
-	X(EXCHANGE_LOST, "exchange_lost", "requests whose answer could not be followed")                        \
-	X(RESPONSE_WITHOUT_REQUEST, "response_without_request", "answers to requests made before we looked")    \
-	X(ATTR_LIMIT, "attr_limit", "attributes left out of a full span")                                       \
-	X(PARENT_MULTIPLEXED, "parent_multiplexed", "client spans without a parent: several requests in flight") \
-	X(PARENT_HANDOFF, "parent_handoff", "client spans without a parent: requests change threads")           \
-	X(PARENT_BACKGROUND, "parent_background", "client spans without a parent: the thread also works between requests") \
-	X(PARENT_THREAD_OUTLIVED, "parent_thread_outlived", "client spans without a parent: their thread outlived the request") \
-	X(PARENT_NO_REQUEST, "parent_no_request", "client spans made while no request was being handled")       \
-	X(SAMPLED_OUT, "sampled_out", "spans not kept by the sampler")                                          \
-	X(QUEUE_FULL, "queue_full", "spans dropped because the export queue was full")                          \
-	X(EXPORT_FAILED, "export_failed", "spans dropped because the collector could not be reached in time")   \
-	X(EXPORT_REJECTED, "export_rejected", "spans refused by the collector")                                 \
-	X(CONSOLE_BUSY, "console_busy", "spans not shown because the terminal was slower")                      \
+#define AGENT_DROP_REASONS(X)                                                                   \
+	X(BAD_RECORD, "bad_record", "records from the kernel that make no sense")               \
+	X(NO_MEMORY, "no_memory", "allocations that failed")                                    \
+	X(CONN_LIMIT, "conn_limit", "connections given up because too many were open")          \
+	X(UNKNOWN_PROTOCOL, "unknown_protocol", "connections that speak none of the protocols") \
+	X(STREAM_LOST, "stream_lost",                                                           \
+	  "times a connection's bytes were lost and it waited for a new message")               \
+	X(BAD_MESSAGE, "bad_message", "messages that break their protocol")                     \
+	X(HEAD_TOO_LARGE, "head_too_large", "message heads larger than what is kept")           \
+	X(EXCHANGE_LOST, "exchange_lost", "requests whose answer could not be followed")        \
+	X(RESPONSE_WITHOUT_REQUEST, "response_without_request",                                 \
+	  "answers to requests made before we looked")                                          \
+	X(ATTR_LIMIT, "attr_limit", "attributes left out of a full span")                       \
+	X(PARENT_MULTIPLEXED, "parent_multiplexed",                                             \
+	  "client spans without a parent: several requests in flight")                          \
+	X(PARENT_HANDOFF, "parent_handoff",                                                     \
+	  "client spans without a parent: requests change threads")                             \
+	X(PARENT_BACKGROUND, "parent_background",                                               \
+	  "client spans without a parent: the thread also works between requests")              \
+	X(PARENT_THREAD_OUTLIVED, "parent_thread_outlived",                                     \
+	  "client spans without a parent: their thread outlived the request")                   \
+	X(PARENT_EVENTS_LOST, "parent_events_lost",                                             \
+	  "client spans without a parent: events were lost meanwhile")                          \
+	X(PARENT_NO_REQUEST, "parent_no_request",                                               \
+	  "client spans made while no request was being handled")                               \
+	X(SAMPLED_OUT, "sampled_out", "spans not kept by the sampler")                          \
+	X(QUEUE_FULL, "queue_full", "spans dropped because the export queue was full")          \
+	X(EXPORT_FAILED, "export_failed",                                                       \
+	  "spans dropped because the collector could not be reached in time")                   \
+	X(EXPORT_REJECTED, "export_rejected", "spans refused by the collector")                 \
+	X(CONSOLE_BUSY, "console_busy", "spans not shown because the terminal was slower")      \
 	X(FILE_FAILED, "file_failed", "spans that could not be written to the file")
 
 #define DROP_ENUM(symbol, name, text) DROP_##symbol,

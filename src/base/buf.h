@@ -1,6 +1,6 @@
 /*
- * A growable byte buffer with a sticky error: the first failed allocation makes every later append a no-op,
- * and the caller checks `failed` once at the end. Zeroed memory is a valid empty buffer.
+ * A growable byte buffer with a sticky error: the first failed allocation makes every later append
+ * a no-op, and the caller checks `failed` once at the end. Zeroed memory is a valid empty buffer.
  */
 #ifndef BASE_BUF_H
 #define BASE_BUF_H
@@ -29,7 +29,8 @@ void buf_append_char(struct buf *b, char c);
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Drops the first `len` bytes (all when there are fewer). */
 void buf_consume(struct buf *b, size_t len);
-/* The content with a NUL behind it that is not counted in len; "" after a failure. Borrowed until the next change. */
+/* The content with a NUL behind it that is not counted in len; "" after a failure. Borrowed until
+ * the next change. */
 const char *buf_cstr(struct buf *b);
 
 #endif

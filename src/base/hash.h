@@ -1,6 +1,6 @@
 /*
- * Map from a 64-bit key to a pointer: open addressing, linear probing, tombstone-free deletion. It owns its
- * table, never the values. Key 0 is allowed. NULL values are not.
+ * Map from a 64-bit key to a pointer: open addressing, linear probing, tombstone-free deletion. It
+ * owns its table, never the values. Key 0 is allowed. NULL values are not.
  */
 #ifndef BASE_HASH_H
 #define BASE_HASH_H
@@ -28,8 +28,8 @@ bool hash_put(struct hash *h, uint64_t key, void *value);
 /* The value that was there, NULL when none. */
 void *hash_remove(struct hash *h, uint64_t key);
 /*
- * Walks all entries: start with *pos = 0; false at the end. The entry just returned may be removed only by
- * hash_remove_at(), after which the same position is visited again.
+ * Walks all entries: start with *pos = 0; false at the end. The entry just returned may be removed
+ * only by hash_remove_at(), after which the same position is visited again.
  */
 bool hash_next(const struct hash *h, size_t *pos, uint64_t *ret_key, void **ret_value);
 void hash_remove_at(struct hash *h, size_t *pos);

@@ -1,7 +1,8 @@
 /*
- * What a traced process did with a socket, as every layer above the ring buffer sees it. probe/ makes these from
- * the kernel's records, tools/replay and the tests from text; trace/ consumes them. All times are CLOCK_MONOTONIC
- * nanoseconds. Nothing here is owned: the data is borrowed for the call.
+ * What a traced process did with a socket, as every layer above the ring buffer sees it. probe/
+ * makes these from the kernel's records, tools/replay and the tests from text; trace/ consumes
+ * them. All times are CLOCK_MONOTONIC nanoseconds. Nothing here is owned: the data is borrowed for
+ * the call.
  */
 #ifndef BASE_IO_H
 #define BASE_IO_H
@@ -13,22 +14,26 @@ enum io_dir { IO_RECV, IO_SEND };
 
 enum io_flag {
 	IO_NONBLOCK = 1 << 0,  /* the socket does not block in this call */
-	IO_SAME_CALL = 1 << 1, /* a further piece of the same system call as the event before it on this connection */
+	IO_SAME_CALL = 1 << 1, /* a further piece of the same system call as the event before it on
+				  this connection */
 };
 
-/* One piece of a transfer, a refused one (error), or the peer's end of stream (a receive with length 0). */
+/* One piece of a transfer, a refused one (error), or the peer's end of stream (a receive with
+ * length 0). */
 struct io_event {
 	uint64_t ts_ns;   /* when the system call had done it */
 	uint64_t conn_id; /* unique for the life of the agent */
 	uint32_t pid;     /* thread group */
 	uint32_t tid;
 	enum io_dir dir;
-	uint32_t flags;       /* enum io_flag */
-	int32_t error;        /* negative errno of a failed transfer (never EAGAIN or EINTR), else 0 */
-	uint32_t length;      /* bytes transferred */
-	uint32_t captured;    /* of these, the first that are at `data`; the rest is known by length only */
+	uint32_t flags;    /* enum io_flag */
+	int32_t error;     /* negative errno of a failed transfer (never EAGAIN or EINTR), else 0 */
+	uint32_t length;   /* bytes transferred */
+	uint32_t captured; /* of these, the first that are at `data`; the rest is known by length
+			      only */
 	const uint8_t *data;
-	uint32_t tcp_seq;      /* TCP: own sequence number of the first byte (send: write_seq, recv: copied_seq) */
+	uint32_t tcp_seq;      /* TCP: own sequence number of the first byte (send: write_seq, recv:
+				  copied_seq) */
 	uint32_t tcp_peer_seq; /* TCP: the other direction's counter at that moment */
 };
 
@@ -49,16 +54,19 @@ struct conn_info {
 	uint32_t tid;
 	uint32_t flags; /* enum conn_flag */
 	enum conn_family family;
-	uint8_t local[16], peer[16]; /* network order; IPv4 in the first four; v4-mapped IPv6 comes as CONN_INET */
+	uint8_t local[16], peer[16]; /* network order; IPv4 in the first four; v4-mapped IPv6 comes
+					as CONN_INET */
 	uint16_t local_port, peer_port;
-	char path[CONN_PATH_BYTES]; /* unix: the listener's address, "@name" when abstract, "" when it has none */
+	char path[CONN_PATH_BYTES]; /* unix: the listener's address, "@name" when abstract, "" when
+				       it has none */
 };
 
 /* A connection attempt of a traced process that failed. */
 struct connect_failure {
 	struct conn_info conn; /* ts_ns: when the attempt began; conn_id unused */
 	uint64_t end_ns;
-	int32_t error; /* negative errno; -ECANCELED: closed by the process itself before an answer came */
+	int32_t error; /* negative errno; -ECANCELED: closed by the process itself before an answer
+			  came */
 };
 
 #endif

@@ -9,12 +9,12 @@ struct list {
 	struct list *prev, *next;
 };
 
-#define list_entry(node, type, member) \
-	((type *)(void *)((char *)(node) - offsetof(type, member)))
+#define list_entry(node, type, member) ((type *)(void *)((char *)(node)-offsetof(type, member)))
 
 /* Safe against removal of `it` in the body. */
-#define list_each_safe(it, tmp, head) \
-	for ((it) = (head)->next, (tmp) = (it)->next; (it) != (head); (it) = (tmp), (tmp) = (it)->next)
+#define list_each_safe(it, tmp, head)                                 \
+	for ((it) = (head)->next, (tmp) = (it)->next; (it) != (head); \
+	     (it) = (tmp), (tmp) = (it)->next)
 
 static inline void list_init(struct list *head)
 {

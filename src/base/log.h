@@ -1,6 +1,6 @@
 /*
- * The agent's own messages, one line each on stderr: `spanloom: warning: …`. Whoever gives up logs once, with
- * what it was doing and to what. Pure code never logs.
+ * The agent's own messages, one line each on stderr: `spanloom: warning: …`. Whoever gives up logs
+ * once, with what it was doing and to what. Pure code never logs.
  */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H

@@ -1,6 +1,7 @@
 /*
- * The agent's counters: what was seen, what was dropped and why. One struct, owned by the agent, passed down to
- * whoever counts. The reasons stand in include/drop_reason.h, the one header that base shares with BPF.
+ * The agent's counters: what was seen, what was dropped and why. One struct, owned by the agent,
+ * passed down to whoever counts. The reasons stand in include/drop_reason.h, the one header that
+ * base shares with BPF.
  */
 #ifndef BASE_STATS_H
 #define BASE_STATS_H
@@ -9,11 +10,11 @@
 
 #include "drop_reason.h"
 
-#define STATS_FIGURES(X)                                              \
-	X(EVENTS, "events", "records taken from the ring buffer")     \
-	X(CONNECTIONS, "connections", "connections seen")             \
-	X(SPANS, "spans", "spans completed")                          \
-	X(LINKED, "linked", "client spans with a parent")             \
+#define STATS_FIGURES(X)                                          \
+	X(EVENTS, "events", "records taken from the ring buffer") \
+	X(CONNECTIONS, "connections", "connections seen")         \
+	X(SPANS, "spans", "spans completed")                      \
+	X(LINKED, "linked", "client spans with a parent")         \
 	X(EXPORTED, "exported", "spans accepted by the collector")
 
 #define STATS_ENUM(symbol, name, text) STATS_##symbol,

@@ -1,7 +1,8 @@
 /*
- * One socket of a traced process: who it talks to, which protocol it speaks and in which role, the bytes of both
- * directions, and the exchanges (a request and its answer) in flight on it, oldest first.
- * Protocols see a connection through this header; only connection.c and match.c change its bookkeeping.
+ * One socket of a traced process: who it talks to, which protocol it speaks and in which role, the
+ * bytes of both directions, and the exchanges (a request and its answer) in flight on it, oldest
+ * first. Protocols see a connection through this header; only connection.c and match.c change its
+ * bookkeeping.
  */
 #ifndef TRACE_CONNECTION_H
 #define TRACE_CONNECTION_H
@@ -19,18 +20,19 @@ struct call;
 
 enum conn_role { ROLE_UNKNOWN, ROLE_CLIENT, ROLE_SERVER };
 
-/* A request and the answer that belongs to it. Owned by its connection until it is ended or dropped. */
+/* A request and the answer that belongs to it. Owned by its connection until it is ended or
+ * dropped. */
 struct exchange {
 	struct list node;
 	struct connection *conn;
-	struct span *span;      /* owned; start_ns is set, the rest is the protocol's */
-	uint32_t pid, tid;      /* who read or sent the request's first byte */
-	bool nonblocking;       /* that call did not block */
-	uint64_t chunk;         /* stream.chunk of that I/O event */
-	uint64_t response_ns;   /* the last answer byte seen so far; 0: none */
-	bool has_context;       /* a traceparent came with the request: */
+	struct span *span;    /* owned; start_ns is set, the rest is the protocol's */
+	uint32_t pid, tid;    /* who read or sent the request's first byte */
+	bool nonblocking;     /* that call did not block */
+	uint64_t chunk;       /* stream.chunk of that I/O event */
+	uint64_t response_ns; /* the last answer byte seen so far; 0: none */
+	bool has_context;     /* a traceparent came with the request: */
 	uint8_t trace_id[TRACE_ID_BYTES], parent_span_id[SPAN_ID_BYTES], trace_flags;
-	uint64_t scratch[4];    /* the protocol's own, zeroed */
+	uint64_t scratch[4];     /* the protocol's own, zeroed */
 	struct request *request; /* link.c: the open request (server) */
 	struct call *call;       /* link.c: the call in flight (client) */
 };
@@ -64,19 +66,21 @@ static inline struct stream *connection_stream(struct connection *c, enum io_dir
 }
 
 /*
- * A request begins in the event being fed. The exchange has a SERVER or CLIENT span by the connection's role, its
- * start time and its resource. NULL when out of memory (counted).
+ * A request begins in the event being fed. The exchange has a SERVER or CLIENT span by the
+ * connection's role, its start time and its resource. NULL when out of memory (counted).
  */
 struct exchange *exchange_begin(struct connection *c);
 /* The oldest exchange in flight, NULL when none. */
 struct exchange *exchange_first(struct connection *c);
 /* The one that began last, NULL when none. */
 struct exchange *exchange_last(struct connection *c);
-/* The answer is complete (or will never be): the span is finished, linked and handed on. Frees the exchange. */
+/* The answer is complete (or will never be): the span is finished, linked and handed on. Frees the
+ * exchange. */
 void exchange_end(struct exchange *ex, uint64_t end_ns);
 /* It was no request, or nothing is known of its end: no span. Counted by the caller. */
 void exchange_drop(struct exchange *ex);
-/* The traceparent and tracestate of the request; a malformed traceparent is ignored, as W3C says. */
+/* The traceparent and tracestate of the request; a malformed traceparent is ignored, as W3C says.
+ */
 void exchange_set_context(struct exchange *ex, struct slice traceparent, struct slice tracestate);
 
 /* Time of the event being fed. */

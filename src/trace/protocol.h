@@ -1,7 +1,7 @@
 /*
- * What a protocol gives to the tracer: a table of functions and the size of its state. It is defined here, below
- * src/protocols/, because connections call protocols and dependencies point one way; the table of all of them is
- * src/protocols/protocols.c.
+ * What a protocol gives to the tracer: a table of functions and the size of its state. It is
+ * defined here, below src/protocols/, because connections call protocols and dependencies point one
+ * way; the table of all of them is src/protocols/protocols.c.
  */
 #ifndef TRACE_PROTOCOL_H
 #define TRACE_PROTOCOL_H
@@ -25,22 +25,24 @@ struct protocol {
 	const char *name;
 	size_t state_size; /* zeroed bytes at connection.state */
 	/*
-	 * Does a message begin at `data`, the first bytes of one I/O event? Called while the protocol of a connection
-	 * is unknown, and to find a new message after bytes were lost. `len` captured of `total` bytes.
-	 * Pure: looks at nothing but its arguments.
+	 * Does a message begin at `data`, the first bytes of one I/O event? Called while the
+	 * protocol of a connection is unknown, and to find a new message after bytes were lost.
+	 * `len` captured of `total` bytes. Pure: looks at nothing but its arguments.
 	 */
-	enum protocol_match (*match)(const struct connection *c, enum io_dir dir, const uint8_t *data, size_t len,
-				     size_t total);
+	enum protocol_match (*match)(const struct connection *c, enum io_dir dir,
+				     const uint8_t *data, size_t len, size_t total);
 	/*
-	 * One step over the bytes of a direction, as stream_step says; connection_dir(c, dir) has the stream and
-	 * c->event the I/O event that is being fed.
+	 * One step over the bytes of a direction, as stream_step says; connection_dir(c, dir) has
+	 * the stream and c->event the I/O event that is being fed.
 	 */
 	ssize_t (*step)(struct connection *c, enum io_dir dir, const uint8_t *data, size_t len);
-	/* Bytes of `dir` were lost; both streams are reset already, exchanges in flight are the protocol's to end. */
+	/* Bytes of `dir` were lost; both streams are reset already, exchanges in flight are the
+	 * protocol's to end. */
 	void (*lost)(struct connection *c, enum io_dir dir);
 	/*
-	 * The peer's or our own end of stream (error 0) or a failed transfer (negative errno); also called, with
-	 * dir IO_RECV and error 0, when the connection is gone. Exchanges in flight are the protocol's to end.
+	 * The peer's or our own end of stream (error 0) or a failed transfer (negative errno); also
+	 * called, with dir IO_RECV and error 0, when the connection is gone. Exchanges in flight
+	 * are the protocol's to end.
 	 */
 	void (*end)(struct connection *c, enum io_dir dir, int error);
 	/* Releases what the state owns (never called for a zeroed state); may be NULL. */

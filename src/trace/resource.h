@@ -1,6 +1,7 @@
 /*
- * What a span says of the process that made it: string attributes, shared by all its spans, immutable once
- * published, freed with the last reference. Keys are borrowed literals, values are copied.
+ * What a span says of the process that made it: string attributes, shared by all its spans,
+ * immutable once published, freed with the last reference. Keys are borrowed literals, values are
+ * copied.
  */
 #ifndef TRACE_RESOURCE_H
 #define TRACE_RESOURCE_H

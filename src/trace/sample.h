@@ -1,4 +1,5 @@
-/* The samplers of the OpenTelemetry SDK specification, decided by trace id alone, so that all agents agree. */
+/* The samplers of the OpenTelemetry SDK specification, decided by trace id alone, so that all
+ * agents agree. */
 #ifndef TRACE_SAMPLE_H
 #define TRACE_SAMPLE_H
 
@@ -16,6 +17,7 @@ struct sampler {
 };
 
 /* `parent_flags` of the parent span, NULL for a root. */
-bool sampler_decide(const struct sampler *s, const uint8_t trace_id[TRACE_ID_BYTES], const uint8_t *parent_flags);
+bool sampler_decide(const struct sampler *s, const uint8_t trace_id[TRACE_ID_BYTES],
+		    const uint8_t *parent_flags);
 
 #endif

@@ -12,7 +12,8 @@ struct span *span_new(enum span_kind kind)
 
 	if (!s)
 		return NULL;
-	/* The attribute array is filled as far as attr_count says: clearing it would cost more than the rest. */
+	/* The attribute array is filled as far as attr_count says: clearing it would cost more than
+	 * the rest. */
 	memset(s, 0, offsetof(struct span, attrs));
 	s->text = (struct buf){ 0 };
 	list_init(&s->node);

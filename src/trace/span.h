@@ -1,7 +1,8 @@
 /*
- * A span as OpenTelemetry defines it, while it is built and until it is exported. One owner at a time. Text
- * (name, string values) lives in the span's own arena; attribute keys are borrowed and must outlive the span
- * (string literals, or configuration). Times are CLOCK_MONOTONIC ns; exporters add the batch's clock offset.
+ * A span as OpenTelemetry defines it, while it is built and until it is exported. One owner at a
+ * time. Text (name, string values) lives in the span's own arena; attribute keys are borrowed and
+ * must outlive the span (string literals, or configuration). Times are CLOCK_MONOTONIC ns;
+ * exporters add the batch's clock offset.
  */
 #ifndef TRACE_SPAN_H
 #define TRACE_SPAN_H
@@ -35,18 +36,18 @@ struct attr {
 struct resource;
 
 struct span {
-	struct list node; /* for whoever holds the span: a queue, a batch */
+	struct list node;          /* for whoever holds the span: a queue, a batch */
 	struct resource *resource; /* counted reference, may be NULL */
 	uint8_t trace_id[TRACE_ID_BYTES];
 	uint8_t span_id[SPAN_ID_BYTES];
 	uint8_t parent_span_id[SPAN_ID_BYTES]; /* valid when has_parent */
 	bool has_parent;
-	bool remote_parent; /* the parent came in over the wire */
+	bool remote_parent;  /* the parent came in over the wire */
 	uint8_t trace_flags; /* W3C: bit 0 sampled */
 	enum span_kind kind;
 	enum span_status status;
 	uint64_t start_ns, end_ns;
-	uint32_t name_offset, name_len; /* into text */
+	uint32_t name_offset, name_len;               /* into text */
 	uint32_t trace_state_offset, trace_state_len; /* into text; len 0: none */
 	uint32_t attr_count;
 	uint32_t dropped_attr_count;

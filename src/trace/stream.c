@@ -1,6 +1,7 @@
 /*
- * Feeds a direction's bytes to a protocol's step: straight from the event when nothing was left over, else from the
- * pending buffer. Copies only what a step could not use yet. Refuses to hold more than STREAM_PENDING_MAX_BYTES.
+ * Feeds a direction's bytes to a protocol's step: straight from the event when nothing was left
+ * over, else from the pending buffer. Copies only what a step could not use yet. Refuses to hold
+ * more than STREAM_PENDING_MAX_BYTES.
  */
 #include "trace/stream.h"
 
@@ -36,8 +37,8 @@ static enum stream_result step_result(ssize_t r)
 }
 
 /* Steps over `data` until the step wants more; *ret_used is how far it came. */
-static enum stream_result run(struct stream *s, const uint8_t *data, size_t len, stream_step step, void *ctx,
-			      size_t *ret_used)
+static enum stream_result run(struct stream *s, const uint8_t *data, size_t len, stream_step step,
+			      void *ctx, size_t *ret_used)
 {
 	size_t used = 0;
 
@@ -89,8 +90,8 @@ static enum stream_result pass_missing(struct stream *s, stream_step step, void 
 	return STREAM_OK;
 }
 
-enum stream_result stream_feed(struct stream *s, const uint8_t *data, uint32_t captured, uint32_t length,
-			       stream_step step, void *ctx)
+enum stream_result stream_feed(struct stream *s, const uint8_t *data, uint32_t captured,
+			       uint32_t length, stream_step step, void *ctx)
 {
 	enum stream_result result;
 	size_t used;

@@ -1,4 +1,5 @@
-/* Parses traceparent, and nothing else of the trace context. Pure; refuses what W3C calls invalid. */
+/* Parses traceparent, and nothing else of the trace context. Pure; refuses what W3C calls invalid.
+ */
 #include "trace/trace_context.h"
 
 /* version "-" trace-id "-" parent-id "-" flags, in hex digits */
@@ -40,7 +41,8 @@ bool trace_context_parse(struct slice traceparent, struct trace_context *ret)
 
 	if (traceparent.len < TRACEPARENT_BYTES)
 		return false;
-	if (text[TRACE_ID_AT - 1] != '-' || text[SPAN_ID_AT - 1] != '-' || text[FLAGS_AT - 1] != '-')
+	if (text[TRACE_ID_AT - 1] != '-' || text[SPAN_ID_AT - 1] != '-' ||
+	    text[FLAGS_AT - 1] != '-')
 		return false;
 	if (!hex_bytes(text + VERSION_AT, &version, 1, &any) || version == 0xff)
 		return false;

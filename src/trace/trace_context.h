@@ -13,8 +13,9 @@ struct trace_context {
 };
 
 /*
- * False, *ret untouched, for what W3C calls invalid: wrong length or separators, upper-case hex, version ff, all-zero
- * ids, version 00 with anything behind the flags. Later versions may go on after a further '-'.
+ * False, *ret untouched, for what W3C calls invalid: wrong length or separators, upper-case hex,
+ * version ff, all-zero ids, version 00 with anything behind the flags. Later versions may go on
+ * after a further '-'.
  */
 bool trace_context_parse(struct slice traceparent, struct trace_context *ret);
 

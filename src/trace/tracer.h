@@ -1,7 +1,7 @@
 /*
- * The pure core: events in, finished spans out. It owns connections, exchanges, threads and what links them; it
- * reads no clock, does no I/O and needs no kernel, so tools/replay, the golden tests and the fuzzers run the very
- * code the agent runs.
+ * The pure core: events in, finished spans out. It owns connections, exchanges, threads and what
+ * links them; it reads no clock, does no I/O and needs no kernel, so tools/replay, the golden tests
+ * and the fuzzers run the very code the agent runs.
  */
 #ifndef TRACE_TRACER_H
 #define TRACE_TRACER_H
@@ -17,7 +17,8 @@ struct tracer;
 struct tracer_ops {
 	/* A finished, linked and sampled span; the receiver owns it. */
 	void (*span)(void *ctx, struct span *s);
-	/* The resource of a process, a reference for the tracer (NULL: none). Asked once per process. */
+	/* The resource of a process, a reference for the tracer (NULL: none). Asked once per
+	 * process. */
 	struct resource *(*resource)(void *ctx, uint32_t pid);
 	/* Nothing of this connection is of interest: the kernel need not send more. May be NULL. */
 	void (*ignore)(void *ctx, uint64_t conn_id);
@@ -33,7 +34,8 @@ struct tracer_options {
 };
 
 /* `stats` is borrowed. NULL when out of memory. */
-struct tracer *tracer_new(const struct tracer_options *options, const struct tracer_ops *ops, struct stats *stats);
+struct tracer *tracer_new(const struct tracer_options *options, const struct tracer_ops *ops,
+			  struct stats *stats);
 /* Ends nothing: spans in flight are dropped. Takes NULL. */
 void tracer_free(struct tracer *t);
 
@@ -42,13 +44,20 @@ void tracer_io(struct tracer *t, const struct io_event *ev);
 void tracer_conn_close(struct tracer *t, uint64_t conn_id, uint64_t ts_ns);
 void tracer_connect_failed(struct tracer *t, const struct connect_failure *f);
 /* `parent_tid` of the same process made the thread `tid`. */
-void tracer_thread_start(struct tracer *t, uint32_t pid, uint32_t tid, uint32_t parent_tid, uint64_t ts_ns);
+void tracer_thread_start(struct tracer *t, uint32_t pid, uint32_t tid, uint32_t parent_tid,
+			 uint64_t ts_ns);
 void tracer_thread_exit(struct tracer *t, uint32_t pid, uint32_t tid, uint64_t ts_ns);
 /* Its connections are closed, its spans in flight ended as cut off. */
 void tracer_process_exit(struct tracer *t, uint32_t pid, uint64_t ts_ns);
+/* It runs another program now: what its spans say of it is asked anew. */
+void tracer_process_changed(struct tracer *t, uint32_t pid);
+/* Events are missing from here on back: nothing that is open now can be trusted to be seen whole.
+ */
+void tracer_lost(struct tracer *t);
 /* Lets time pass: decides what was waiting. Call a few times a second. */
 void tracer_tick(struct tracer *t, uint64_t now_ns);
-/* At shutdown: everything that waits for a decision is decided now; exchanges in flight are dropped, counted. */
+/* At shutdown: everything that waits for a decision is decided now; exchanges in flight are
+ * dropped, counted. */
 void tracer_flush(struct tracer *t, uint64_t now_ns);
 
 #endif

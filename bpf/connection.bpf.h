@@ -1,0 +1,357 @@
+/*
+ * What both collectors share: the state of a connection, and turning one transfer into records. A
+ * transfer is a list of user buffers; each piece becomes one record with as much of its bytes as
+ * the connection's budget allows, so that user space can follow the stream by length whatever was
+ * captured.
+ */
+#ifndef SPANLOOM_CONNECTION_BPF_H
+#define SPANLOOM_CONNECTION_BPF_H
+
+#include "core_compat.bpf.h"
+#include "maps.bpf.h"
+
+enum { PIECES_MAX = 8 };
+enum { ERRNO_EINTR = 4, ERRNO_EAGAIN = 11, ERRNO_EINPROGRESS = 115, ERRNO_RESTART_FIRST = 512 };
+
+/* How the buffers of a system call are given. */
+enum buffers { BUFFERS_NONE, BUFFERS_ONE, BUFFERS_VECTOR, BUFFERS_MESSAGE };
+
+/* One transfer, as a collector saw it. */
+struct transfer {
+	u64 sk;
+	u64 inode; /* of the socket when it is AF_UNIX */
+	u64 base;  /* user address of the buffer, the iovec array or the msghdr */
+	u64 len;   /* of the buffer in bytes, of the array in entries */
+	u32 pid, tid;
+	s32 result;
+	u32 left; /* of result, not reported yet */
+	u32 tcp_seq, tcp_peer_seq;
+	u16 family;
+	u8 dir; /* IO_RECORD_SEND or 0 */
+	u8 flags;
+	u8 buffers; /* enum buffers */
+	u8 fresh;   /* nothing was transferred before this */
+	u32 syscall;
+};
+
+static __always_inline void conn_addresses(struct conn_record *r, const struct sock *sk, u16 family)
+{
+	r->family = family;
+	if (family == AF_INET) {
+		*(u32 *)r->local = BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr);
+		*(u32 *)r->peer = BPF_CORE_READ(sk, __sk_common.skc_daddr);
+	} else if (family == AF_INET6) {
+		BPF_CORE_READ_INTO(&r->local, sk, __sk_common.skc_v6_rcv_saddr);
+		BPF_CORE_READ_INTO(&r->peer, sk, __sk_common.skc_v6_daddr);
+	}
+	r->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	r->peer_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+}
+
+/* The listener's path: an accepted socket has it as its own, a connecting one finds it at its peer.
+ */
+static __always_inline void conn_unix_path(struct conn_record *r, const struct sock *sk)
+{
+	const struct unix_sock *u = (const void *)sk;
+	struct unix_address *addr = BPF_CORE_READ(u, addr);
+	int len;
+
+	if (addr) {
+		r->flags |= CONN_RECORD_PASSIVE;
+	} else {
+		const struct unix_sock *peer = (const void *)BPF_CORE_READ(u, peer);
+
+		r->flags |= CONN_RECORD_ACTIVE;
+		if (!peer)
+			return;
+		addr = BPF_CORE_READ(peer, addr);
+		if (!addr)
+			return;
+	}
+	len = BPF_CORE_READ(addr, len) - (int)sizeof(u16);
+	if (len <= 0)
+		return;
+	if (len > (int)sizeof(r->path))
+		len = sizeof(r->path);
+	r->path_len = len;
+	bpf_probe_read_kernel(r->path, sizeof(r->path),
+			      (const char *)addr +
+				      bpf_core_field_offset(struct unix_address, name) +
+				      sizeof(u16));
+}
+
+static __always_inline struct conn_record *conn_record_reserve(u8 type, u64 conn_id, u32 pid,
+							       u32 tid)
+{
+	struct conn_record *r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
+
+	if (!r) {
+		ring_lost();
+		return 0;
+	}
+	__builtin_memset(r, 0, sizeof(*r));
+	r->type = type;
+	r->losses = ring_losses;
+	r->ts_ns = bpf_ktime_get_ns();
+	r->conn_id = conn_id;
+	r->pid = pid;
+	r->tid = tid;
+	return r;
+}
+
+/* Tells the agent of a connection once, at its first transfer. */
+static __noinline int conn_announce(struct conn_state *c, const struct transfer *t)
+{
+	const struct sock *sk = (const void *)t->sk;
+	struct conn_record *r = conn_record_reserve(RECORD_CONN_OPEN, c->id, t->pid, t->tid);
+
+	if (!r)
+		return -1;
+	conn_addresses(r, sk, t->family);
+	if (t->fresh)
+		r->flags |= CONN_RECORD_FRESH;
+	if (t->family == AF_UNIX)
+		conn_unix_path(r, sk);
+	else if (c->flags & CONN_ACTIVE)
+		r->flags |= CONN_RECORD_ACTIVE;
+	else if (BPF_CORE_READ(sk, sk_max_ack_backlog))
+		/* Only listen() sets it, and an accepted socket is a copy of its listener. */
+		r->flags |= CONN_RECORD_PASSIVE;
+	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+	c->flags |= CONN_ANNOUNCED;
+	return 0;
+}
+
+static __noinline struct conn_state *conn_create(u64 sk, u16 family, u64 inode)
+{
+	struct conn_state fresh = { .family = family, .inode = inode, .dir = 0xff };
+
+	fresh.id = __sync_fetch_and_add(&last_conn_id, 1) + 1;
+	if (bpf_map_update_elem(&conns, &sk, &fresh, BPF_ANY)) {
+		count_drop(DROP_CONN_TABLE_FULL);
+		return 0;
+	}
+	return bpf_map_lookup_elem(&conns, &sk);
+}
+
+static __always_inline bool conn_ignored(const struct conn_state *c)
+{
+	u32 slot = c->id % IGNORE_SLOTS;
+	u64 *id = bpf_map_lookup_elem(&ignore, &slot);
+
+	return id && *id == c->id;
+}
+
+static __always_inline void io_fill(struct io_record *r, const struct conn_state *c,
+				    const struct transfer *t, s32 result)
+{
+	r->type = RECORD_IO;
+	r->flags = t->flags | t->dir;
+	r->captured = 0;
+	r->result = result;
+	r->ts_ns = bpf_ktime_get_ns();
+	r->conn_id = c->id;
+	r->pid = t->pid;
+	r->tid = t->tid;
+	r->tcp_seq = t->tcp_seq;
+	r->tcp_peer_seq = t->tcp_peer_seq;
+	r->losses = ring_losses;
+	r->syscall = t->syscall;
+}
+
+static __always_inline void conn_missed(struct conn_state *c, const struct transfer *t, s32 result)
+{
+	ring_lost();
+	if (result > 0)
+		__sync_fetch_and_add(&c->missed[t->dir & 1], result);
+}
+
+/* One record of a class, filled from user memory; `want` <= size. Both are known to the compiler as
+ * bounded. */
+#define EMIT_CLASS(size)                                                                        \
+	do {                                                                                    \
+		struct {                                                                        \
+			struct io_record head;                                                  \
+			u8 data[size];                                                          \
+		} *rec = bpf_ringbuf_reserve(&ring, sizeof(struct io_record) + (size), 0);      \
+		if (!rec) {                                                                     \
+			conn_missed(c, t, result);                                              \
+			return -1;                                                              \
+		}                                                                               \
+		io_fill(&rec->head, c, t, result);                                              \
+		if (want) {                                                                     \
+			if (bpf_probe_read_user(rec->data,                                      \
+						want & ((size)-1) ? want & ((size)-1) : (size), \
+						(const void *)addr))                            \
+				count_drop(DROP_READ_FAULT);                                    \
+			else                                                                    \
+				rec->head.captured = want;                                      \
+		}                                                                               \
+		bpf_ringbuf_submit(rec, ring_wake_flags());                                     \
+		return 0;                                                                       \
+	} while (0)
+
+/* `result` bytes (or errno) of which the first `want` at `addr` are captured. */
+static __noinline int emit_io(struct conn_state *c, const struct transfer *t, u64 addr, s32 result,
+			      u32 want)
+{
+	if (want <= IO_CLASS_0)
+		EMIT_CLASS(IO_CLASS_0);
+	if (want <= IO_CLASS_1)
+		EMIT_CLASS(IO_CLASS_1);
+	if (want <= IO_CLASS_2)
+		EMIT_CLASS(IO_CLASS_2);
+	if (want > IO_CLASS_3)
+		want = IO_CLASS_3;
+	EMIT_CLASS(IO_CLASS_3);
+}
+
+/* The next buffer of a vector; false at its end. */
+static __always_inline bool vector_next(const struct transfer *t, u32 i, u64 *addr, u32 *len)
+{
+	struct iovec iov;
+
+	if (i >= t->len)
+		return false;
+	if (bpf_probe_read_user(&iov, sizeof(iov), (const void *)(t->base + i * sizeof(iov)))) {
+		count_drop(DROP_READ_FAULT);
+		return false;
+	}
+	*addr = iov.iov_base;
+	*len = iov.iov_len < t->left ? iov.iov_len : t->left;
+	return true;
+}
+
+/* One piece: what is left of the current buffer, or as much of it as the largest record takes. */
+static __always_inline void emit_piece(struct conn_state *c, struct transfer *t, u64 *addr,
+				       u32 *len, bool last)
+{
+	u32 want = *len < c->budget ? *len : c->budget, piece = *len;
+
+	if (want > IO_CLASS_3) {
+		want = IO_CLASS_3;
+		if (!last) /* which takes the rest by length */
+			piece = IO_CLASS_3;
+	}
+	emit_io(c, t, *addr, piece, want);
+	t->flags |= IO_RECORD_SAME_CALL;
+	t->tcp_seq += piece;
+	t->left -= piece;
+	c->budget -= want;
+	c->run_bytes += want;
+	*addr += piece;
+	*len -= piece;
+}
+
+/* The bytes of a transfer, in pieces. */
+static __always_inline void emit_buffers(struct conn_state *c, struct transfer *t)
+{
+	u32 len = 0, next = 0;
+	u64 addr = 0;
+	int i;
+
+	t->left = t->result;
+	if (t->buffers == BUFFERS_ONE) {
+		addr = t->base;
+		len = t->result;
+	}
+	for (i = 0; i < PIECES_MAX; i++) {
+		if (!t->left)
+			return;
+		if (!len && (t->buffers == BUFFERS_ONE || !vector_next(t, next++, &addr, &len)))
+			break;
+		if (len)
+			emit_piece(c, t, &addr, &len, i == PIECES_MAX - 1);
+	}
+	if (!t->left)
+		return;
+	if (i == PIECES_MAX)
+		count_drop(DROP_VECTOR_LONG);
+	emit_io(c, t, 0, t->left, 0);
+}
+
+/* Reports what could not be reported when the ring was full, so that lengths stay in step. */
+static __noinline void emit_missed(struct conn_state *c, const struct transfer *t)
+{
+	struct transfer gap = *t;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		u32 bytes = c->missed[i];
+
+		if (!bytes)
+			continue;
+		c->missed[i] = 0;
+		gap.dir = i;
+		gap.tcp_seq = 0;
+		emit_io(c, &gap, 0, bytes, 0);
+	}
+}
+
+/* What is known of the connection, made and announced where it is new; NULL: nothing to report. */
+static __always_inline struct conn_state *transfer_conn(const struct transfer *t)
+{
+	struct conn_state *c = bpf_map_lookup_elem(&conns, &t->sk);
+
+	if (!c || (t->family == AF_UNIX && c->inode != t->inode)) {
+		c = conn_create(t->sk, t->family, t->inode);
+		if (!c)
+			return 0;
+	}
+	if (conn_ignored(c))
+		return 0;
+	if (!(c->flags & CONN_ANNOUNCED)) {
+		if (t->result < 0 || conn_announce(c, t))
+			return 0;
+	}
+	if (c->missed[0] | c->missed[1])
+		emit_missed(c, t);
+	if (c->dir != t->dir) {
+		c->dir = t->dir;
+		c->run_bytes = 0;
+	}
+	c->budget =
+		c->run_bytes < constants.run_bytes ? constants.capture_bytes : constants.tail_bytes;
+	return c;
+}
+
+/* The one entry: a transfer of a traced process on a stream socket, found by `sk`. */
+static __always_inline int transfer_seen(struct transfer *t)
+{
+	struct conn_state *c = transfer_conn(t);
+
+	if (!c)
+		return 0;
+	if (t->result <= 0) {
+		emit_io(c, t, 0, t->result, 0);
+		return 0;
+	}
+	if (t->buffers == BUFFERS_MESSAGE) {
+		struct user_msghdr msg;
+
+		if (bpf_probe_read_user(&msg, sizeof(msg), (const void *)t->base)) {
+			count_drop(DROP_READ_FAULT);
+			t->buffers = BUFFERS_VECTOR;
+			t->len = 0;
+		} else {
+			t->base = msg.msg_iov;
+			t->len = msg.msg_iovlen;
+		}
+	}
+	if (t->buffers == BUFFERS_NONE) {
+		count_drop(DROP_NO_BUFFER);
+		emit_io(c, t, 0, t->result, 0);
+	} else {
+		emit_buffers(c, t);
+	}
+	return 0;
+}
+
+/* A failed transfer that is no failure. */
+static __always_inline bool transfer_would_block(s32 result)
+{
+	return result == -ERRNO_EAGAIN || result == -ERRNO_EINTR || result == -ERRNO_EINPROGRESS ||
+	       result <= -ERRNO_RESTART_FIRST;
+}
+
+#endif

@@ -1,0 +1,36 @@
+/*
+ * Every difference between kernel versions and architectures that the programs care for, each with
+ * its reason.
+ */
+#ifndef SPANLOOM_CORE_COMPAT_BPF_H
+#define SPANLOOM_CORE_COMPAT_BPF_H
+
+#include "kernel_types.bpf.h"
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+
+/* A local flavour of the kernel's enum: only whether the value exists is asked. */
+enum bpf_func_id___task_pt_regs {
+	BPF_FUNC_task_pt_regs___task_pt_regs = 175,
+};
+
+/*
+ * The user registers of the current system call. bpf_task_pt_regs() came with 5.15; before that
+ * they lie at the top of the kernel stack: THREAD_SIZE is 16 KiB on x86-64 (without KASAN), with no
+ * padding above them.
+ */
+static __always_inline const struct pt_regs *syscall_regs(void)
+{
+	enum { X86_THREAD_SIZE = 16384, X86_PT_REGS_SIZE = 168 };
+	struct task_struct *task;
+
+	if (bpf_core_enum_value_exists(enum bpf_func_id___task_pt_regs,
+				       BPF_FUNC_task_pt_regs___task_pt_regs))
+		return (const struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	task = (struct task_struct *)bpf_get_current_task();
+	return (const struct pt_regs *)((char *)BPF_CORE_READ(task, stack) + X86_THREAD_SIZE -
+					X86_PT_REGS_SIZE);
+}
+
+#endif

@@ -1,0 +1,67 @@
+/*
+ * The collector for kernels with the sock_send_length and sock_recv_length tracepoints (6.3): they
+ * fire behind each transfer of a socket, in the context of the process, so a system call that isn't
+ * on a socket costs nothing.
+ */
+#include "syscalls.bpf.h"
+
+static __always_inline int sock_transfer(struct sock *sk, int result, int flags, u8 dir)
+{
+	u64 pid_tid = bpf_get_current_pid_tgid();
+	struct transfer t = { .pid = pid_tid >> 32, .tid = (u32)pid_tid };
+	const struct pt_regs *regs;
+	struct tcp_sock *tp;
+	u32 nr;
+
+	if (!is_traced(t.pid) || sk->sk_type != SOCK_STREAM)
+		return 0;
+	if (transfer_would_block(result) || (!dir && (flags & MSG_PEEK)))
+		return 0;
+	if (dir && !result)
+		return 0;
+	t.family = sk->__sk_common.skc_family;
+	if (t.family != AF_INET && t.family != AF_INET6 && t.family != AF_UNIX)
+		return 0;
+	t.sk = (u64)sk;
+	t.result = result;
+	t.dir = dir;
+	t.flags = flags & MSG_DONTWAIT ? IO_RECORD_NONBLOCK : 0;
+	regs = (const struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	nr = regs->orig_ax;
+	if (nr == NR_RECVMMSG || nr == NR_SENDMMSG)
+		return 0; /* which of the messages this is can't be told here: syscall.bpf.c sees
+			     them at the end */
+	transfer_buffers(&t, nr, regs->si, regs->dx);
+	if (t.family == AF_UNIX) {
+		struct socket *socket = sk->sk_socket;
+
+		if (socket)
+			t.inode = BPF_CORE_READ(socket, file, f_inode, i_ino);
+		t.fresh = 0;
+		return transfer_seen(&t);
+	}
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (tp) {
+		u32 moved = result > 0 ? result : 0;
+		u32 sent = tp->write_seq, received = tp->copied_seq;
+
+		t.tcp_seq = (dir ? sent : received) - moved;
+		t.tcp_peer_seq = dir ? received : sent;
+		t.fresh = dir ? tp->bytes_received == 0 : tp->bytes_sent == 0;
+	}
+	return transfer_seen(&t);
+}
+
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
+{
+	return sock_transfer(sk, ret, flags, IO_RECORD_SEND);
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
+{
+	return sock_transfer(sk, ret, flags, 0);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,256 @@
+/*
+ * The collector for kernels without the sock_* tracepoints, and what those can't tell: the exits of
+ * the system calls that can move bytes through a socket. Their arguments survive in the saved
+ * registers on x86-64. Also the connection attempts that fail before they reach the network.
+ */
+#include "syscalls.bpf.h"
+
+enum { S_IFMT = 0170000, S_IFSOCK = 0140000, MESSAGES_MAX = 16 };
+
+/* The layout of every syscalls/sys_exit_* tracepoint (its format file in tracefs). */
+struct exit_context {
+	u64 common;
+	u64 nr;
+	s64 ret;
+};
+
+/* The socket behind a descriptor of the current process. */
+struct open_socket {
+	struct sock *sk;
+	u64 inode;
+	u32 file_flags;
+};
+
+static __always_inline int socket_of_fd(u32 fd, struct open_socket *ret)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
+	struct file **slots, *file = 0;
+	struct socket *socket;
+	struct inode *inode;
+
+	if (fd >= BPF_CORE_READ(table, max_fds))
+		return -1;
+	slots = BPF_CORE_READ(table, fd);
+	if (bpf_probe_read_kernel(&file, sizeof(file), &slots[fd]) || !file)
+		return -1;
+	inode = BPF_CORE_READ(file, f_inode);
+	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return -1;
+	socket = BPF_CORE_READ(file, private_data);
+	ret->sk = BPF_CORE_READ(socket, sk);
+	ret->inode = BPF_CORE_READ(inode, i_ino);
+	ret->file_flags = BPF_CORE_READ(file, f_flags);
+	return ret->sk ? 0 : -1;
+}
+
+/* Fills what the socket says; -1 when this is no connection that is followed. */
+static __always_inline int transfer_on(struct transfer *t, u32 fd, u32 msg_flags, s32 result,
+				       u8 dir)
+{
+	u64 pid_tid = bpf_get_current_pid_tgid();
+	struct open_socket s = {};
+	const struct sock *sk;
+
+	t->pid = pid_tid >> 32;
+	t->tid = (u32)pid_tid;
+	if (socket_of_fd(fd, &s))
+		return -1;
+	sk = s.sk;
+	if (BPF_CORE_READ(sk, sk_type) != SOCK_STREAM)
+		return -1;
+	t->family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	if (t->family != AF_INET && t->family != AF_INET6 && t->family != AF_UNIX)
+		return -1;
+	t->sk = (u64)sk;
+	t->inode = s.inode;
+	t->result = result;
+	t->dir = dir;
+	t->flags =
+		(msg_flags & MSG_DONTWAIT) || (s.file_flags & O_NONBLOCK) ? IO_RECORD_NONBLOCK : 0;
+	if (t->family != AF_UNIX && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP) {
+		const struct tcp_sock *tp = (const void *)sk;
+		u32 moved = result > 0 ? result : 0;
+		u32 sent = BPF_CORE_READ(tp, write_seq), received = BPF_CORE_READ(tp, copied_seq);
+
+		t->tcp_seq = (dir ? sent : received) - moved;
+		t->tcp_peer_seq = dir ? received : sent;
+		t->fresh = dir ? BPF_CORE_READ(tp, bytes_received) == 0
+			       : BPF_CORE_READ(tp, bytes_sent) == 0;
+	}
+	return 0;
+}
+
+static __always_inline int syscall_transfer(const struct exit_context *ctx, u32 nr, u8 dir)
+{
+	const struct pt_regs *regs;
+	struct transfer t = {};
+	s64 ret = ctx->ret;
+	u32 msg_flags = 0;
+
+	if (!is_traced(bpf_get_current_pid_tgid() >> 32))
+		return 0;
+	if (transfer_would_block(ret) || (dir && !ret))
+		return 0;
+	regs = syscall_regs();
+	if (nr == NR_RECVFROM || nr == NR_SENDTO)
+		msg_flags = BPF_CORE_READ(regs, r10);
+	else if (nr == NR_RECVMSG || nr == NR_SENDMSG)
+		msg_flags = BPF_CORE_READ(regs, dx);
+	if (!dir && (msg_flags & MSG_PEEK))
+		return 0;
+	if (transfer_on(&t, BPF_CORE_READ(regs, di), msg_flags, ret, dir))
+		return 0;
+	transfer_buffers(&t, nr, BPF_CORE_READ(regs, si), BPF_CORE_READ(regs, dx));
+	return transfer_seen(&t);
+}
+
+/* One message of many: the first of its buffers is captured, the rest is known by length. */
+static __noinline int emit_message(struct conn_state *c, struct transfer *t, u64 message)
+{
+	struct mmsghdr m;
+	struct iovec iov = {};
+	u32 len;
+
+	if (bpf_probe_read_user(&m, sizeof(m), (const void *)message) ||
+	    bpf_probe_read_user(&iov, sizeof(iov), (const void *)m.msg_hdr.msg_iov)) {
+		count_drop(DROP_READ_FAULT);
+		return 0;
+	}
+	len = iov.iov_len < m.msg_len ? iov.iov_len : m.msg_len;
+	emit_io(c, t, iov.iov_base, len, len < c->budget ? len : c->budget);
+	t->flags |= IO_RECORD_SAME_CALL;
+	if (m.msg_len > len)
+		emit_io(c, t, 0, m.msg_len - len, 0);
+	return 0;
+}
+
+/* Several messages in one call: each has its own length. */
+static __always_inline int syscall_messages(const struct exit_context *ctx, u32 nr, u8 dir)
+{
+	const struct pt_regs *regs;
+	struct transfer t = {};
+	struct conn_state *c;
+	u64 messages;
+	u32 msg_flags;
+	int i;
+
+	if (!is_traced(bpf_get_current_pid_tgid() >> 32) || ctx->ret <= 0)
+		return 0;
+	regs = syscall_regs();
+	msg_flags = BPF_CORE_READ(regs, r10);
+	messages = BPF_CORE_READ(regs, si);
+	if ((!dir && (msg_flags & MSG_PEEK)) ||
+	    transfer_on(&t, BPF_CORE_READ(regs, di), msg_flags, 0, dir))
+		return 0;
+	t.tcp_seq = t.tcp_peer_seq = 0; /* they stand behind the last message */
+	t.syscall = nr;
+	c = transfer_conn(&t);
+	if (!c)
+		return 0;
+	for (i = 0; i < MESSAGES_MAX && i < ctx->ret; i++)
+		emit_message(c, &t, messages + i * sizeof(struct mmsghdr));
+	if (ctx->ret > MESSAGES_MAX)
+		count_drop(DROP_VECTOR_LONG);
+	return 0;
+}
+
+#define SYSCALL_EXIT(name, nr, dir)                    \
+	SEC("tracepoint/syscalls/sys_exit_" #name)     \
+	int exit_##name(struct exit_context *ctx)      \
+	{                                              \
+		return syscall_transfer(ctx, nr, dir); \
+	}
+
+SYSCALL_EXIT(read, NR_READ, 0)
+SYSCALL_EXIT(readv, NR_READV, 0)
+SYSCALL_EXIT(recvfrom, NR_RECVFROM, 0)
+SYSCALL_EXIT(recvmsg, NR_RECVMSG, 0)
+SYSCALL_EXIT(write, NR_WRITE, IO_RECORD_SEND)
+SYSCALL_EXIT(writev, NR_WRITEV, IO_RECORD_SEND)
+SYSCALL_EXIT(sendto, NR_SENDTO, IO_RECORD_SEND)
+SYSCALL_EXIT(sendmsg, NR_SENDMSG, IO_RECORD_SEND)
+SYSCALL_EXIT(sendfile64, NR_SENDFILE, IO_RECORD_SEND)
+
+SEC("tracepoint/syscalls/sys_exit_recvmmsg")
+int exit_recvmmsg(struct exit_context *ctx)
+{
+	return syscall_messages(ctx, NR_RECVMMSG, 0);
+}
+
+SEC("tracepoint/syscalls/sys_exit_sendmmsg")
+int exit_sendmmsg(struct exit_context *ctx)
+{
+	return syscall_messages(ctx, NR_SENDMMSG, IO_RECORD_SEND);
+}
+
+/* struct sockaddr_in, sockaddr_in6 and sockaddr_un share what is needed of them. */
+struct any_address {
+	u16 family;
+	__be16 port;
+	u32 ipv4; /* sockaddr_in6: flow label */
+	u8 ipv6[16];
+	u8 rest[88]; /* sun_path begins at port */
+};
+
+/* Refused without a packet: no route, no such path, no permission, no free port. */
+static __always_inline bool connect_failed(s64 ret)
+{
+	enum {
+		EPERM = 1,
+		ENOENT = 2,
+		EACCES = 13,
+		EADDRNOTAVAIL = 99,
+		ENETUNREACH = 101,
+		ECONNREFUSED = 111,
+		EHOSTUNREACH = 113
+	};
+
+	return ret == -EPERM || ret == -ENOENT || ret == -EACCES || ret == -EADDRNOTAVAIL ||
+	       ret == -ENETUNREACH || ret == -ECONNREFUSED || ret == -EHOSTUNREACH;
+}
+
+SEC("tracepoint/syscalls/sys_exit_connect")
+int exit_connect(struct exit_context *ctx)
+{
+	u64 pid_tid = bpf_get_current_pid_tgid(), key;
+	struct any_address a = {};
+	struct open_socket s = {};
+	const struct pt_regs *regs;
+	const struct sock *sk;
+	struct conn_record *r;
+
+	if (!connect_failed(ctx->ret) || !is_traced(pid_tid >> 32))
+		return 0;
+	regs = syscall_regs();
+	if (socket_of_fd(BPF_CORE_READ(regs, di), &s))
+		return 0;
+	sk = s.sk;
+	if (BPF_CORE_READ(sk, sk_type) != SOCK_STREAM)
+		return 0;
+	key = (u64)sk;
+	if (bpf_map_lookup_elem(&conns, &key))
+		return 0; /* it got as far as SYN_SENT: process.bpf.c reported it */
+	bpf_probe_read_user(&a, sizeof(a), (const void *)BPF_CORE_READ(regs, si));
+	r = conn_record_reserve(RECORD_CONNECT_FAILED, 0, pid_tid >> 32, (u32)pid_tid);
+	if (!r)
+		return 0;
+	r->flags = CONN_RECORD_ACTIVE;
+	r->family = a.family;
+	r->error = ctx->ret;
+	r->end_ns = r->ts_ns;
+	if (a.family == AF_UNIX) {
+		__builtin_memcpy(r->path, &a.port, sizeof(r->path));
+		r->path_len = sizeof(r->path);
+	} else {
+		r->peer_port = bpf_ntohs(a.port);
+		if (a.family == AF_INET)
+			*(u32 *)r->peer = a.ipv4;
+		else
+			__builtin_memcpy(r->peer, a.ipv6, sizeof(r->peer));
+	}
+	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,11 @@
+/* File systems the kernel interfaces live in; mounted when missing and allowed. */
+#ifndef PROBE_MOUNTS_H
+#define PROBE_MOUNTS_H
+
+/* 0 with the directory (a literal) in *ret_path; -errno when it is neither mounted nor could be. */
+int mounts_tracefs(const char **ret_path);
+/* Mounts cgroup v2 at /sys/fs/cgroup when nothing is there; 0 when a v2 hierarchy is mounted
+ * somewhere, else -errno. */
+int mounts_cgroup2(void);
+
+#endif

@@ -1,0 +1,409 @@
+/*
+ * Loads the skeleton, decides which programs this kernel can have, attaches them, and reads the
+ * ring. It knows libbpf and nothing of protocols; every failure leaves with one message that says
+ * what to do.
+ */
+#include "probe/probe.h"
+
+#include <bpf/bpf.h>
+#include <bpf/btf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "event.h"
+#include "probe/mounts.h"
+#include "probe/ring.h"
+#include "spanloom.skel.h"
+
+enum { MISSING_MAX = 8, RUN_BYTES = 16384, TAIL_BYTES = 128, LIBBPF_LOG_BYTES = 4096 };
+
+struct probe {
+	struct spanloom *skel;
+	struct ring_buffer *ring;
+	struct probe_sink sink;
+	struct ring_reader reader;
+	struct stats *stats;
+	uint64_t *ignore; /* mmap of the ignore map */
+	uint64_t *drop_scratch;
+	uint64_t drops_seen[DROP_KERNEL_COUNT];
+	int cpus;
+	uint32_t agent_pid;
+	enum probe_collector collector;
+	const char *missing[MISSING_MAX + 1];
+	size_t missing_count;
+};
+
+/* The end of what libbpf said, for the message when loading fails. */
+static char libbpf_log[LIBBPF_LOG_BYTES];
+
+static int __attribute__((format(printf, 2, 0)))
+keep_log(enum libbpf_print_level level, const char *fmt, va_list ap)
+{
+	char line[1024];
+	size_t have = strlen(libbpf_log), len;
+
+	if (level == LIBBPF_DEBUG)
+		return 0;
+	vsnprintf(line, sizeof(line), fmt, ap);
+	log_debug("%s", line);
+	len = strlen(line);
+	if (have + len >= sizeof(libbpf_log)) {
+		size_t drop = have + len - sizeof(libbpf_log) + 1;
+
+		if (drop > have)
+			drop = have;
+		memmove(libbpf_log, libbpf_log + drop, have - drop + 1);
+		have -= drop;
+	}
+	snprintf(libbpf_log + have, sizeof(libbpf_log) - have, "%s", line);
+	return 0;
+}
+
+static int __attribute__((format(printf, 3, 4)))
+fail(char **ret_error, int err, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	if (vasprintf(ret_error, fmt, ap) < 0)
+		*ret_error = NULL;
+	va_end(ap);
+	return err;
+}
+
+static int check_prerequisites(char **ret_error)
+{
+	if (geteuid() != 0)
+		return fail(ret_error, -EPERM,
+			    "loading BPF programs needs root: run it with sudo, or give it "
+			    "CAP_BPF, CAP_PERFMON, "
+			    "CAP_SYS_PTRACE and CAP_SYS_RESOURCE as root of a container");
+	if (access("/sys/kernel/btf/vmlinux", R_OK))
+		return fail(ret_error, -ENOENT,
+			    "this kernel has no type information (/sys/kernel/btf/vmlinux: %s): it "
+			    "must be built "
+			    "with CONFIG_DEBUG_INFO_BTF=y, as the kernels of Debian 11, Ubuntu "
+			    "20.10, RHEL 8.2 and later are; in a "
+			    "container, mount /sys read-only",
+			    strerror(errno));
+	return 0;
+}
+
+/* Is the kernel's tracepoint `name` there? Its BTF names a type btf_trace_<name>. */
+static bool has_tracepoint(const struct btf *btf, const char *name)
+{
+	char type[128];
+
+	snprintf(type, sizeof(type), "btf_trace_%s", name);
+	return btf__find_by_name_kind(btf, type, BTF_KIND_TYPEDEF) > 0;
+}
+
+static void add_missing(struct probe *p, const char *sentence)
+{
+	if (p->missing_count < MISSING_MAX)
+		p->missing[p->missing_count++] = sentence;
+}
+
+static bool starts_with(const char *s, const char *prefix)
+{
+	return strncmp(s, prefix, strlen(prefix)) == 0;
+}
+
+/* The system call exits that only the syscall collector needs. */
+static bool is_syscall_collector(const char *program)
+{
+	return starts_with(program, "exit_") && strcmp(program, "exit_connect") != 0 &&
+	       strcmp(program, "exit_recvmmsg") != 0 && strcmp(program, "exit_sendmmsg") != 0;
+}
+
+static int choose_collector(struct probe *p, enum probe_collector wanted, bool has_sock,
+			    bool has_tracefs, char **ret_error)
+{
+	if (wanted == PROBE_COLLECTOR_SOCK && !has_sock)
+		return fail(ret_error, -EOPNOTSUPP,
+			    "--collector=sock needs the tracepoints sock_send_length and "
+			    "sock_recv_length, which kernels have "
+			    "from 6.3 on: use --collector=auto");
+	p->collector = wanted != PROBE_COLLECTOR_AUTO ? wanted
+		       : has_sock                     ? PROBE_COLLECTOR_SOCK
+						      : PROBE_COLLECTOR_SYSCALL;
+	if (!has_tracefs && p->collector == PROBE_COLLECTOR_SYSCALL)
+		return fail(ret_error, -ENOENT,
+			    "the syscall collector needs tracefs, which is not mounted and could "
+			    "not be: mount it with "
+			    "`mount -t tracefs tracefs /sys/kernel/tracing` (in a container: mount "
+			    "the host's /sys/kernel/tracing)");
+	return 0;
+}
+
+/* Leaves out what this kernel can't have or the chosen collector doesn't need. */
+static int choose_programs(struct probe *p, const struct probe_options *o, char **ret_error)
+{
+	struct btf *btf = btf__load_vmlinux_btf();
+	const char *tracefs;
+	bool has_tracefs = mounts_tracefs(&tracefs) == 0, has_sock;
+	struct bpf_program *prog;
+	int err;
+
+	if (!btf)
+		return fail(ret_error, -errno,
+			    "reading the kernel's type information (/sys/kernel/btf/vmlinux) "
+			    "failed: %s",
+			    strerror(errno));
+	has_sock =
+		has_tracepoint(btf, "sock_send_length") && has_tracepoint(btf, "sock_recv_length");
+	err = choose_collector(p, o->collector, has_sock, has_tracefs, ret_error);
+	if (!err && !has_tracefs)
+		add_missing(p, "tracefs is not mounted and could not be: connection attempts that "
+			       "fail at once, recvmmsg and sendmmsg "
+			       "are not seen (mount -t tracefs tracefs /sys/kernel/tracing)");
+	if (!err && !has_tracepoint(btf, "inet_sock_set_state"))
+		add_missing(p, "the kernel has no tracepoint inet_sock_set_state: failed "
+			       "connection attempts and new listeners are not seen");
+	bpf_object__for_each_program(prog, p->skel->obj)
+	{
+		const char *name = bpf_program__name(prog),
+			   *section = bpf_program__section_name(prog);
+		bool load = true;
+
+		if (starts_with(section, "tp_btf/"))
+			load = has_tracepoint(btf, section + strlen("tp_btf/"));
+		else
+			load = has_tracefs;
+		if (starts_with(name, "sock_"))
+			load = load && p->collector == PROBE_COLLECTOR_SOCK;
+		if (is_syscall_collector(name))
+			load = load && p->collector == PROBE_COLLECTOR_SYSCALL;
+		bpf_program__set_autoload(prog, load);
+	}
+	btf__free(btf);
+	return err;
+}
+
+static int load_failure(int err, char **ret_error)
+{
+	if (err == -EPERM || err == -EACCES)
+		return fail(ret_error, err,
+			    "the kernel refuses to load BPF programs (%s): run as root with "
+			    "CAP_BPF and CAP_PERFMON (or "
+			    "CAP_SYS_ADMIN), outside of a seccomp filter that forbids bpf(2), and "
+			    "without lockdown=confidentiality; the "
+			    "kernel said: %s",
+			    strerror(-err), libbpf_log);
+	return fail(ret_error, err,
+		    "loading the BPF programs failed (%s); please report it with `uname -r` and "
+		    "this output: %s",
+		    strerror(-err), libbpf_log);
+}
+
+static int load(struct probe *p, const struct probe_options *o, char **ret_error)
+{
+	struct probe_constants *c;
+	int err;
+
+	p->skel = spanloom__open();
+	if (!p->skel)
+		return fail(ret_error, -errno, "opening the BPF object failed: %s",
+			    strerror(errno));
+	err = choose_programs(p, o, ret_error);
+	if (err)
+		return err;
+	c = (struct probe_constants *)&p->skel->rodata->constants;
+	c->capture_bytes = o->capture_bytes;
+	c->run_bytes = RUN_BYTES > o->capture_bytes ? RUN_BYTES : o->capture_bytes;
+	c->tail_bytes = TAIL_BYTES;
+	c->wake_bytes = o->ring_bytes / 4;
+	bpf_map__set_max_entries(p->skel->maps.ring, o->ring_bytes);
+	bpf_map__set_max_entries(p->skel->maps.traced, o->max_processes);
+	bpf_map__set_max_entries(p->skel->maps.conns, o->max_connections);
+	err = spanloom__load(p->skel);
+	return err ? load_failure(err, ret_error) : 0;
+}
+
+static int attach(struct probe *p, char **ret_error)
+{
+	struct bpf_program *prog;
+	int i;
+
+	for (i = 0; i < p->skel->skeleton->prog_cnt; i++) {
+		const struct bpf_prog_skeleton *s = &p->skel->skeleton->progs[i];
+
+		prog = *s->prog;
+		if (!bpf_program__autoload(prog))
+			continue;
+		*s->link = bpf_program__attach(prog);
+		if (!*s->link) {
+			int err = -errno;
+
+			return fail(ret_error, err,
+				    "attaching the BPF program %s (%s) failed: %s; %s",
+				    bpf_program__name(prog), bpf_program__section_name(prog),
+				    strerror(-err),
+				    libbpf_log[0] ? libbpf_log
+						  : "is another tracer holding it, or "
+						    "perf_event_paranoid forbidding it?");
+		}
+	}
+	return 0;
+}
+
+static int on_record(void *ctx, void *data, size_t size)
+{
+	struct probe *p = ctx;
+
+	ring_record(&p->reader, data, size);
+	return 0;
+}
+
+static int map_memory(struct probe *p, char **ret_error)
+{
+	size_t bytes = IGNORE_SLOTS * sizeof(uint64_t);
+	int fd = bpf_map__fd(p->skel->maps.ignore);
+
+	p->ignore = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (p->ignore == MAP_FAILED) {
+		p->ignore = NULL;
+		return fail(ret_error, -errno, "mapping the BPF ignore map failed: %s",
+			    strerror(errno));
+	}
+	p->cpus = libbpf_num_possible_cpus();
+	p->drop_scratch = p->cpus > 0 ? calloc((size_t)p->cpus, sizeof(uint64_t)) : NULL;
+	p->ring = ring_buffer__new(bpf_map__fd(p->skel->maps.ring), on_record, p, NULL);
+	if (!p->ring || !p->drop_scratch)
+		return fail(ret_error, -ENOMEM,
+			    "mapping the ring buffer failed: %s (is --ring-size too large?)",
+			    strerror(errno));
+	return 0;
+}
+
+int probe_open(const struct probe_options *options, const struct probe_sink *sink,
+	       struct stats *stats, struct probe **ret, char **ret_error)
+{
+	struct probe *p;
+	int err = check_prerequisites(ret_error);
+
+	if (err)
+		return err;
+	libbpf_log[0] = '\0';
+	libbpf_set_print(keep_log);
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return fail(ret_error, -ENOMEM, "out of memory");
+	p->sink = *sink;
+	p->stats = stats;
+	p->agent_pid = options->agent_pid;
+	p->reader = (struct ring_reader){ .sink = &p->sink, .stats = stats };
+	err = load(p, options, ret_error);
+	if (!err)
+		err = map_memory(p, ret_error);
+	if (!err)
+		err = attach(p, ret_error);
+	if (err) {
+		probe_close(p);
+		return err;
+	}
+	*ret = p;
+	return 0;
+}
+
+void probe_close(struct probe *p)
+{
+	if (!p)
+		return;
+	ring_buffer__free(p->ring);
+	if (p->ignore)
+		munmap(p->ignore, IGNORE_SLOTS * sizeof(uint64_t));
+	spanloom__destroy(p->skel);
+	free(p->drop_scratch);
+	free(p);
+}
+
+int probe_fd(const struct probe *p)
+{
+	return ring_buffer__epoll_fd(p->ring);
+}
+
+int probe_consume(struct probe *p)
+{
+	/* Before the records are taken: what comes after may wake us again. */
+	__atomic_store_n(&p->skel->bss->wake_pending, 0, __ATOMIC_RELEASE);
+	return ring_buffer__consume(p->ring);
+}
+
+int probe_trace(struct probe *p, uint32_t pid)
+{
+	uint32_t one = 1;
+
+	if (pid == p->agent_pid)
+		return -EINVAL;
+	return bpf_map__update_elem(p->skel->maps.traced, &pid, sizeof(pid), &one, sizeof(one),
+				    BPF_ANY);
+}
+
+void probe_ignore(struct probe *p, uint64_t conn_id)
+{
+	__atomic_store_n(&p->ignore[conn_id % IGNORE_SLOTS], conn_id, __ATOMIC_RELAXED);
+}
+
+void probe_collect_drops(struct probe *p)
+{
+	uint32_t reason;
+
+	for (reason = 0; reason < DROP_KERNEL_COUNT; reason++) {
+		uint64_t sum = 0;
+		int cpu;
+
+		if (bpf_map__lookup_elem(p->skel->maps.drops, &reason, sizeof(reason),
+					 p->drop_scratch, (size_t)p->cpus * sizeof(uint64_t), 0))
+			continue;
+		for (cpu = 0; cpu < p->cpus; cpu++)
+			sum += p->drop_scratch[cpu];
+		stats_drop(p->stats, reason, sum - p->drops_seen[reason]);
+		p->drops_seen[reason] = sum;
+	}
+}
+
+const char *probe_collector_name(const struct probe *p)
+{
+	return p->collector == PROBE_COLLECTOR_SOCK ? "sock" : "syscall";
+}
+
+const char *const *probe_missing(const struct probe *p)
+{
+	return p->missing;
+}
+
+/* bytes_memlock of a map, as the kernel accounts it; 0 when it doesn't say. */
+static size_t map_memlock(int fd)
+{
+	char path[64], line[128];
+	unsigned long bytes = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "memlock: %lu", &bytes) == 1)
+			break;
+	}
+	fclose(f);
+	return bytes;
+}
+
+size_t probe_map_bytes(const struct probe *p)
+{
+	struct bpf_map *map;
+	size_t bytes = 0;
+
+	bpf_object__for_each_map(map, p->skel->obj) bytes += map_memlock(bpf_map__fd(map));
+	return bytes;
+}

@@ -1,0 +1,80 @@
+/*
+ * The kernel side as the agent sees it: programs loaded and attached, records typed and handed on,
+ * who is traced. The only folder that knows libbpf. When the process ends, however it ends, the
+ * kernel takes everything away: nothing is pinned, every program hangs on a descriptor of ours.
+ */
+#ifndef PROBE_PROBE_H
+#define PROBE_PROBE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/io.h"
+#include "base/stats.h"
+
+struct probe;
+
+enum probe_collector { PROBE_COLLECTOR_AUTO, PROBE_COLLECTOR_SOCK, PROBE_COLLECTOR_SYSCALL };
+
+struct probe_options {
+	enum probe_collector collector;
+	uint32_t ring_bytes;    /* a power of two, at least a page */
+	uint32_t capture_bytes; /* at most this much of one transfer */
+	uint32_t max_processes;
+	uint32_t max_connections;
+	uint32_t agent_pid; /* never traced */
+};
+
+/* What comes off the ring, in the order it went on. `ctx` is the sink's own; nothing may be kept.
+ */
+struct probe_sink {
+	void (*io)(void *ctx, const struct io_event *ev);
+	void (*conn_open)(void *ctx, const struct conn_info *info);
+	void (*conn_close)(void *ctx, uint64_t conn_id, uint64_t ts_ns);
+	void (*connect_failed)(void *ctx, const struct connect_failure *f);
+	void (*thread_start)(void *ctx, uint32_t pid, uint32_t tid, uint32_t parent_tid,
+			     uint64_t ts_ns);
+	void (*thread_exit)(void *ctx, uint32_t pid, uint32_t tid, uint64_t ts_ns);
+	/* A child of a traced process, traced already. */
+	void (*process_fork)(void *ctx, uint32_t pid, uint32_t parent_pid);
+	void (*process_exec)(void *ctx, uint32_t pid);
+	/* A traced process is gone, and is traced no more. */
+	void (*process_exit)(void *ctx, uint32_t pid, uint64_t ts_ns);
+	void (*process_cgroup)(void *ctx, uint32_t pid);
+	void (*listen)(void *ctx, uint32_t pid, uint16_t port);
+	/* The ring was full: records before the next one are missing. */
+	void (*lost)(void *ctx, uint64_t ts_ns);
+	void *ctx;
+};
+
+/*
+ * Loads and attaches everything. 0, or -errno with *ret_error (malloc'd): what, why and what to do.
+ * Parts that this kernel lacks and that can be done without are named in probe_missing().
+ */
+int probe_open(const struct probe_options *options, const struct probe_sink *sink,
+	       struct stats *stats, struct probe **ret, char **ret_error);
+/* Takes NULL. */
+void probe_close(struct probe *p);
+
+/* Readable when much waits or something urgent came; the agent polls besides. */
+int probe_fd(const struct probe *p);
+/* Hands on every record that is there. Returns how many, or -errno. */
+int probe_consume(struct probe *p);
+
+/* From now on (until it exits) `pid` is traced. -E2BIG: too many processes. -EINVAL: the agent
+ * itself. */
+int probe_trace(struct probe *p, uint32_t pid);
+/* The kernel need not report this connection any more. */
+void probe_ignore(struct probe *p, uint64_t conn_id);
+/* Adds what the kernel counted since the last call. */
+void probe_collect_drops(struct probe *p);
+
+/* "sock" or "syscall". */
+const char *probe_collector_name(const struct probe *p);
+/* What is missing and what that means, one sentence each, NULL-terminated; borrowed. */
+const char *const *probe_missing(const struct probe *p);
+/* Kernel memory of our maps in bytes. */
+size_t probe_map_bytes(const struct probe *p);
+
+#endif

@@ -1,0 +1,19 @@
+/* Types the records of the ring: the one place where bytes from the kernel become structures. */
+#ifndef PROBE_RING_H
+#define PROBE_RING_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "probe/probe.h"
+
+struct ring_reader {
+	const struct probe_sink *sink;
+	struct stats *stats;
+	uint32_t losses; /* as the last record said */
+};
+
+/* One record. A record that makes no sense is counted and passed over. */
+void ring_record(struct ring_reader *r, const void *data, size_t size);
+
+#endif

@@ -1,0 +1,169 @@
+/*
+ * Requests and their answers: exchanges begin and end here, in the order of their connection, and
+ * what they become is handed to the linker, the sampler and the receiver of spans. Invariant: an
+ * exchange is in its connection's list from begin to end or drop.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "trace/trace_context.h"
+#include "trace/tracer_internal.h"
+
+void tracer_span_begin(struct tracer *t, struct span *s, uint32_t pid)
+{
+	struct resource *r = hash_get(&t->resources, pid);
+
+	if (!r) {
+		r = t->ops.resource(t->ops.ctx, pid);
+		if (r && !hash_put(&t->resources, pid, r)) {
+			resource_put(r);
+			r = NULL;
+		}
+	}
+	s->resource = resource_get(r);
+	t->ops.random(t->ops.ctx, s->span_id, sizeof(s->span_id));
+	t->ops.random(t->ops.ctx, s->trace_id, sizeof(s->trace_id));
+}
+
+void tracer_span_end(struct tracer *t, struct span *s, const uint8_t *parent_flags)
+{
+	bool sampled = sampler_decide(&t->options.sampler, s->trace_id, parent_flags);
+
+	if (!sampled) {
+		stats_drop(t->stats, DROP_SAMPLED_OUT, 1);
+		span_free(s);
+		return;
+	}
+	s->trace_flags = (uint8_t)((parent_flags ? *parent_flags & ~1u : 0u) | 1u);
+	if (s->text.failed)
+		stats_drop(t->stats, DROP_NO_MEMORY, 1);
+	stats_drop(t->stats, DROP_ATTR_LIMIT, s->dropped_attr_count);
+	stats_add(t->stats, STATS_SPANS, 1);
+	t->ops.span(t->ops.ctx, s);
+}
+
+static const uint8_t *context_flags(const struct exchange *ex)
+{
+	return ex->has_context ? &ex->trace_flags : NULL;
+}
+
+/* Tells the linker what calls made in this request will carry. */
+static void publish_ids(struct exchange *ex)
+{
+	struct tracer *t = ex->conn->tracer;
+
+	ex->span->trace_flags = ex->has_context ? ex->trace_flags : 0;
+	link_request_ids(
+		ex->request, ex->span,
+		sampler_decide(&t->options.sampler, ex->span->trace_id, context_flags(ex)));
+}
+
+struct exchange *exchange_begin(struct connection *c)
+{
+	struct tracer *t = c->tracer;
+	const struct io_event *ev = c->event;
+	struct exchange *ex = calloc(1, sizeof(*ex));
+	bool server = c->role == ROLE_SERVER;
+
+	if (ex)
+		ex->span = span_new(server ? SPAN_SERVER : SPAN_CLIENT);
+	if (!ex || !ex->span) {
+		free(ex);
+		stats_drop(t->stats, DROP_NO_MEMORY, 1);
+		return NULL;
+	}
+	list_init(&ex->node);
+	ex->conn = c;
+	ex->pid = ev->pid;
+	ex->tid = ev->tid;
+	ex->nonblocking = ev->flags & IO_NONBLOCK;
+	ex->chunk = connection_stream(c, connection_request_dir(c))->chunk;
+	ex->span->start_ns = ev->ts_ns;
+	tracer_span_begin(t, ex->span, ex->pid);
+	if (server)
+		ex->request = link_request_begin(t->linker, ex);
+	else
+		ex->call = link_call_begin(t->linker, ex->pid, ex->tid, ev->ts_ns);
+	if (!ex->request && !ex->call) {
+		span_free(ex->span);
+		free(ex);
+		return NULL;
+	}
+	if (server)
+		publish_ids(ex);
+	list_push(&c->exchanges, &ex->node);
+	c->exchange_count++;
+	return ex;
+}
+
+struct exchange *exchange_first(struct connection *c)
+{
+	return list_empty(&c->exchanges) ? NULL
+					 : list_entry(c->exchanges.next, struct exchange, node);
+}
+
+struct exchange *exchange_last(struct connection *c)
+{
+	return list_empty(&c->exchanges) ? NULL
+					 : list_entry(c->exchanges.prev, struct exchange, node);
+}
+
+static void exchange_free(struct exchange *ex)
+{
+	list_remove(&ex->node);
+	ex->conn->exchange_count--;
+	span_free(ex->span);
+	free(ex);
+}
+
+void exchange_end(struct exchange *ex, uint64_t end_ns)
+{
+	struct tracer *t = ex->conn->tracer;
+	struct span *s = ex->span;
+	uint64_t now_ns = connection_now(ex->conn);
+
+	ex->span = NULL;
+	s->end_ns = end_ns > s->start_ns ? end_ns : s->start_ns;
+	if (ex->request) {
+		if (ex->conn->event && ex->conn->event->dir == IO_SEND)
+			link_request_answered(t->linker, ex->request, ex->conn->event->tid);
+		tracer_span_end(t, s, context_flags(ex));
+		link_request_end(t->linker, ex->request, now_ns);
+	} else {
+		link_call_end(t->linker, ex->call, s, now_ns);
+	}
+	exchange_free(ex);
+}
+
+void exchange_drop(struct exchange *ex)
+{
+	struct tracer *t = ex->conn->tracer;
+	uint64_t now_ns = connection_now(ex->conn);
+
+	if (ex->request)
+		link_request_end(t->linker, ex->request, now_ns);
+	else
+		link_call_end(t->linker, ex->call, NULL, now_ns);
+	exchange_free(ex);
+}
+
+void exchange_set_context(struct exchange *ex, struct slice traceparent, struct slice tracestate)
+{
+	struct trace_context ctx;
+
+	/* Only a server span has its parent on the wire; a client's own header is left to the one
+	 * who wrote it. */
+	if (!ex->request || !trace_context_parse(traceparent, &ctx))
+		return;
+	ex->has_context = true;
+	memcpy(ex->trace_id, ctx.trace_id, sizeof(ex->trace_id));
+	memcpy(ex->parent_span_id, ctx.span_id, sizeof(ex->parent_span_id));
+	ex->trace_flags = ctx.flags;
+	memcpy(ex->span->trace_id, ctx.trace_id, sizeof(ctx.trace_id));
+	memcpy(ex->span->parent_span_id, ctx.span_id, sizeof(ctx.span_id));
+	ex->span->has_parent = true;
+	ex->span->remote_parent = true;
+	if (tracestate.len)
+		span_set_trace_state(ex->span, tracestate);
+	publish_ids(ex);
+}

@@ -1,0 +1,187 @@
+/*
+ * The front of the pure core: finds the connection of each event, bounds how many there are, and
+ * passes on what concerns threads and processes. Invariant: every connection is in the table and in
+ * the list by use.
+ */
+#include "trace/tracer.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "protocols/net_attrs.h"
+#include "trace/tracer_internal.h"
+
+enum { MAX_CONNECTIONS = 16384 };
+
+static void on_linked(void *ctx, struct span *s, const uint8_t *parent_flags)
+{
+	tracer_span_end(ctx, s, parent_flags);
+}
+
+struct tracer *tracer_new(const struct tracer_options *options, const struct tracer_ops *ops,
+			  struct stats *stats)
+{
+	struct tracer *t = calloc(1, sizeof(*t));
+	struct linker_ops linker_ops = { .linked = on_linked, .ctx = t };
+
+	if (!t)
+		return NULL;
+	t->options = *options;
+	if (!t->options.max_connections)
+		t->options.max_connections = MAX_CONNECTIONS;
+	t->ops = *ops;
+	t->stats = stats;
+	list_init(&t->by_use);
+	t->linker = linker_new(&linker_ops, stats);
+	if (!t->linker) {
+		free(t);
+		return NULL;
+	}
+	return t;
+}
+
+void tracer_free(struct tracer *t)
+{
+	struct list *it, *tmp;
+	void *value;
+	size_t pos = 0;
+
+	if (!t)
+		return;
+	list_each_safe(it, tmp, &t->by_use)
+		connection_free(list_entry(it, struct connection, node));
+	linker_free(t->linker);
+	while (hash_next(&t->resources, &pos, NULL, &value))
+		resource_put(value);
+	hash_free(&t->resources);
+	hash_free(&t->connections);
+	free(t);
+}
+
+static void see_time(struct tracer *t, uint64_t ts_ns)
+{
+	if (ts_ns > t->now_ns)
+		t->now_ns = ts_ns;
+}
+
+void tracer_conn_open(struct tracer *t, const struct conn_info *info)
+{
+	struct connection *old = hash_get(&t->connections, info->conn_id);
+
+	see_time(t, info->ts_ns);
+	if (old)
+		connection_close(old, info->ts_ns);
+	if (t->connections.count >= t->options.max_connections) {
+		struct connection *c = list_entry(t->by_use.next, struct connection, node);
+
+		stats_drop(t->stats, DROP_CONN_LIMIT, 1);
+		if (t->ops.ignore)
+			t->ops.ignore(t->ops.ctx, c->info.conn_id);
+		connection_free(c);
+	}
+	connection_new(t, info);
+}
+
+void tracer_io(struct tracer *t, const struct io_event *ev)
+{
+	struct connection *c = hash_get(&t->connections, ev->conn_id);
+
+	see_time(t, ev->ts_ns);
+	if (!c)
+		return; /* given up: CONN_LIMIT was counted and the kernel told */
+	list_remove(&c->node);
+	list_push(&t->by_use, &c->node);
+	connection_feed(c, ev);
+}
+
+void tracer_conn_close(struct tracer *t, uint64_t conn_id, uint64_t ts_ns)
+{
+	struct connection *c = hash_get(&t->connections, conn_id);
+
+	see_time(t, ts_ns);
+	if (c)
+		connection_close(c, ts_ns);
+}
+
+void tracer_connect_failed(struct tracer *t, const struct connect_failure *f)
+{
+	const struct conn_info *info = &f->conn;
+	const struct connection c = { .info = *info, .role = ROLE_CLIENT };
+	struct net_text net = { 0 };
+	struct span *s;
+	struct call *call;
+
+	see_time(t, f->end_ns);
+	if (!link_is_handling(t->linker, info->pid))
+		return; /* of interest to the request that wanted the connection only */
+	s = span_new(SPAN_CLIENT);
+	call = s ? link_call_begin(t->linker, info->pid, info->tid, info->ts_ns) : NULL;
+	if (!call) {
+		stats_drop(t->stats, DROP_NO_MEMORY, 1);
+		span_free(s);
+		return;
+	}
+	tracer_span_begin(t, s, info->pid);
+	s->start_ns = info->ts_ns;
+	s->end_ns = f->end_ns > info->ts_ns ? f->end_ns : info->ts_ns;
+	span_set_name(s, slice_str("connect"));
+	net_text_make(&net, &c);
+	span_add_str(s, "server.address", net_server(&net, &c));
+	if (net_server_port(&c))
+		span_add_int(s, "server.port", net_server_port(&c));
+	net_add_peer(s, &net, &c);
+	/* The process gave up before an answer came: nothing else makes it close a socket that
+	 * still connects. */
+	span_set_error(s, f->error == -ECANCELED ? slice_str("timeout") : net_error_type(f->error));
+	link_call_end(t->linker, call, s, f->end_ns);
+}
+
+void tracer_thread_start(struct tracer *t, uint32_t pid, uint32_t tid, uint32_t parent_tid,
+			 uint64_t ts_ns)
+{
+	see_time(t, ts_ns);
+	link_thread_start(t->linker, pid, tid, parent_tid, ts_ns);
+}
+
+void tracer_thread_exit(struct tracer *t, uint32_t pid, uint32_t tid, uint64_t ts_ns)
+{
+	(void)pid;
+	see_time(t, ts_ns);
+	link_thread_exit(t->linker, tid, ts_ns);
+}
+
+void tracer_process_exit(struct tracer *t, uint32_t pid, uint64_t ts_ns)
+{
+	struct list *it, *tmp;
+
+	see_time(t, ts_ns);
+	list_each_safe(it, tmp, &t->by_use) {
+		struct connection *c = list_entry(it, struct connection, node);
+
+		if (c->info.pid == pid)
+			connection_close(c, ts_ns);
+	}
+	link_process_exit(t->linker, pid, ts_ns);
+	resource_put(hash_remove(&t->resources, pid));
+}
+
+void tracer_process_changed(struct tracer *t, uint32_t pid)
+{
+	resource_put(hash_remove(&t->resources, pid));
+}
+
+void tracer_lost(struct tracer *t)
+{
+	link_lost(t->linker);
+}
+
+void tracer_tick(struct tracer *t, uint64_t now_ns)
+{
+	see_time(t, now_ns);
+	link_tick(t->linker, now_ns);
+}
+
+void tracer_flush(struct tracer *t, uint64_t now_ns)
+{
+	link_flush(t->linker, now_ns);
+}

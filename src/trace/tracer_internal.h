@@ -1,0 +1,37 @@
+/* What the files behind tracer.h share. */
+#ifndef TRACE_TRACER_INTERNAL_H
+#define TRACE_TRACER_INTERNAL_H
+
+#include "base/hash.h"
+#include "base/list.h"
+#include "trace/connection.h"
+#include "trace/link.h"
+#include "trace/resource.h"
+#include "trace/tracer.h"
+
+struct tracer {
+	struct tracer_options options;
+	struct tracer_ops ops;
+	struct stats *stats;
+	struct linker *linker;
+	struct hash connections; /* conn_id → struct connection */
+	struct list by_use;      /* the connections, longest unused first */
+	struct hash resources;   /* pid → struct resource, one reference each */
+	uint64_t now_ns;         /* of the last event */
+};
+
+/* connection.c */
+struct connection *connection_new(struct tracer *t, const struct conn_info *info);
+/* Ends what is in flight and frees it. */
+void connection_close(struct connection *c, uint64_t ts_ns);
+/* Frees it; exchanges in flight are dropped. */
+void connection_free(struct connection *c);
+void connection_feed(struct connection *c, const struct io_event *ev);
+
+/* match.c */
+/* Gives a span its resource and its own ids; a trace of its own until a parent is found. */
+void tracer_span_begin(struct tracer *t, struct span *s, uint32_t pid);
+/* Samples and hands on a span whose parent is decided. */
+void tracer_span_end(struct tracer *t, struct span *s, const uint8_t *parent_flags);
+
+#endif
