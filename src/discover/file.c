@@ -14,6 +14,12 @@
 
 enum { FILE_FIRST_BYTES = 4096 };
 
+/* Never 0, whatever errno is: callers use their outputs on 0. */
+static int last_error(void)
+{
+	return errno > 0 ? -errno : -EIO;
+}
+
 /* Doubles the buffer, to max_bytes and the NUL at most; false: it is as large as it may be, or
  * there is no memory. */
 static bool grow(char **data, size_t *cap, size_t max_bytes)
@@ -44,7 +50,7 @@ static int read_all(int fd, size_t max_bytes, char **ret, size_t *ret_len)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0) {
-			int err = -errno;
+			int err = last_error();
 
 			free(data);
 			return err;
@@ -65,7 +71,7 @@ int file_read_at(int dir_fd, const char *name, size_t max_bytes, char **ret, siz
 	int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), err;
 
 	if (fd < 0)
-		return -errno;
+		return last_error();
 	err = read_all(fd, max_bytes, ret, ret_len);
 	close(fd);
 	return err;
@@ -73,7 +79,7 @@ int file_read_at(int dir_fd, const char *name, size_t max_bytes, char **ret, siz
 
 void file_read_word(const char *path, char *buf, size_t bytes)
 {
-	char *text = NULL;
+	char *text;
 
 	buf[0] = 0;
 	if (file_read_at(AT_FDCWD, path, bytes - 1, &text, NULL))
