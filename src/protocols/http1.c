@@ -4,8 +4,6 @@
  */
 #include "protocols/http1.h"
 
-#include <errno.h>
-
 #include "protocols/http1_parse.h"
 #include "protocols/http1_span.h"
 #include "protocols/http1_state.h"
@@ -139,7 +137,7 @@ static void end_exchange(struct connection *c, struct exchange *ex, struct slice
 	} else if (!(ex->scratch[0] & EX_HEAD_DONE) && !ex->response_ns) {
 		http1_drop(c, ex);
 	} else {
-		span_set_error(ex->span, error.len ? error : net_error_type(-ECONNRESET));
+		span_set_error(ex->span, error.len ? error : net_error_type(net_cut_off_error(c, ex)));
 		http1_finish(c, ex, connection_now(c));
 	}
 }
@@ -174,10 +172,6 @@ static void http1_end(struct connection *c, enum io_dir dir, int error)
 	}
 	if (!error)
 		error = st->error;
-	/* Closed by the client itself before the answer was there: a timeout of its own, or a cancelled call. */
-	if (!error && gone && !(st->answering && st->response.stage == STAGE_UNTIL_CLOSE) && !st->lost &&
-	    st->response.stage != STAGE_UNFRAMED)
-		error = -ECANCELED;
 	end_all(c, error);
 }
 

@@ -6,7 +6,7 @@
 #define PROTOCOLS_HTTP1_SPAN_H
 
 #include "protocols/http1_parse.h"
-#include "protocols/net_attrs.h"
+#include "trace/net_attrs.h"
 #include "trace/connection.h"
 
 /* The longest values that are kept, in bytes; what is longer is cut. */

@@ -6,7 +6,7 @@
 #ifndef PROTOCOLS_HTTP1_STATE_H
 #define PROTOCOLS_HTTP1_STATE_H
 
-#include "protocols/net_attrs.h"
+#include "trace/net_attrs.h"
 #include "trace/connection.h"
 
 enum {

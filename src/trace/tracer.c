@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "protocols/net_attrs.h"
+#include "trace/net_attrs.h"
 #include "trace/tracer_internal.h"
 
 enum { MAX_CONNECTIONS = 16384 };

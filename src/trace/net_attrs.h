@@ -2,8 +2,8 @@
  * The attributes that say between whom a connection is: addresses as text without brackets, ports, unix paths
  * (OpenTelemetry semantic conventions, "network" and "server"). Shared by the protocols; keeps one text per connection.
  */
-#ifndef PROTOCOLS_NET_ATTRS_H
-#define PROTOCOLS_NET_ATTRS_H
+#ifndef TRACE_NET_ATTRS_H
+#define TRACE_NET_ATTRS_H
 
 #include "trace/connection.h"
 
@@ -23,10 +23,17 @@ struct slice net_peer(const struct net_text *t);
 struct slice net_server(const struct net_text *t, const struct connection *c);
 /* 0: none (unix). */
 uint16_t net_server_port(const struct connection *c);
+/* server.address and server.port as the connection has them. */
+void net_add_server(struct span *s, const struct net_text *t, const struct connection *c);
 /* network.peer.address, network.peer.port; network.transport for unix sockets. */
 void net_add_peer(struct span *s, const struct net_text *t, const struct connection *c);
 
 /* The error.type of a failed transfer (negative errno). */
 struct slice net_error_type(int error);
+/*
+ * The error (negative errno) of an exchange whose connection ended without one before its answer was whole. A client that
+ * closes before any answer came has given up waiting.
+ */
+int net_cut_off_error(const struct connection *c, const struct exchange *ex);
 
 #endif

@@ -1,5 +1,5 @@
 /* Turns a connection's addresses into text once, and adds them to spans. Invents nothing: what is empty is left out. */
-#include "protocols/net_attrs.h"
+#include "trace/net_attrs.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -50,6 +50,16 @@ uint16_t net_server_port(const struct connection *c)
 	return c->role == ROLE_SERVER ? c->info.local_port : c->info.peer_port;
 }
 
+void net_add_server(struct span *s, const struct net_text *t, const struct connection *c)
+{
+	struct slice address = net_server(t, c);
+
+	if (address.len)
+		span_add_str(s, "server.address", address);
+	if (net_server_port(c))
+		span_add_int(s, "server.port", net_server_port(c));
+}
+
 void net_add_peer(struct span *s, const struct net_text *t, const struct connection *c)
 {
 	if (t->peer_len)
@@ -58,6 +68,13 @@ void net_add_peer(struct span *s, const struct net_text *t, const struct connect
 		span_add_str(s, "network.transport", slice_str("unix"));
 	else if (c->info.peer_port)
 		span_add_int(s, "network.peer.port", c->info.peer_port);
+}
+
+int net_cut_off_error(const struct connection *c, const struct exchange *ex)
+{
+	if (c->event || c->role != ROLE_CLIENT)
+		return -ECONNRESET;
+	return ex->response_ns ? -ECANCELED : -ETIMEDOUT;
 }
 
 struct slice net_error_type(int error)
