@@ -13,11 +13,12 @@ import email.utils
 import gzip
 import http.server
 import json
+import os
 import signal
 import socket
 import ssl
-import struct
 import sys
+import tempfile
 import threading
 import time
 from concurrent import futures
@@ -120,7 +121,7 @@ def _unknown_fields(message, path):
 
 
 class OtlpReceiver:
-    """Starts on construction; use as a context manager or call stop().
+    """Starts on construction; use as a context manager or call close().
 
     tls: (certificate PEM, key PEM, client CA PEM or None) as bytes; clients must show a certificate when there is a CA.
     """
@@ -184,7 +185,7 @@ class OtlpReceiver:
             else:
                 self._behaviours += [behaviour] * times
 
-    def stop(self):
+    def close(self):
         self._stop.set()
         self._grpc.stop(0)
         self._http.shutdown()
@@ -194,7 +195,7 @@ class OtlpReceiver:
         return self
 
     def __exit__(self, *unused):
-        self.stop()
+        self.close()
 
     # --- receiving ---
 
@@ -429,9 +430,6 @@ class OtlpReceiver:
 
 
 def _load_tls(context, tls):
-    import os
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         for name, data in zip(("cert", "key", "ca"), tls):
             if data:
@@ -441,56 +439,6 @@ def _load_tls(context, tls):
         if tls[2]:
             context.load_verify_locations(os.path.join(folder, "ca"))
             context.verify_mode = ssl.CERT_REQUIRED
-
-
-class RawServer:
-    """A TCP server that is no collector: mode "close", "hang", "rubbish", "endless" (HTTP/1 answer without end)."""
-
-    def __init__(self, mode, port=0):
-        self.mode, self.connections = mode, 0
-        self._socket = socket.create_server(("127.0.0.1", port))
-        self.port = self._socket.getsockname()[1]
-        self._stop = threading.Event()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while not self._stop.is_set():
-            try:
-                client, _ = self._socket.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client):
-        try:
-            if self.mode == "close":
-                # RST, not FIN: the rudest way.
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            elif self.mode == "hang":
-                self._stop.wait(60)
-            elif self.mode == "rubbish":
-                client.recv(64)
-                client.sendall(b"\x00\xff\x13\x37 no protocol at all\r\n\r\n")
-            elif self.mode == "endless":
-                client.recv(64)
-                client.sendall(b"HTTP/1.1 200 OK\r\n")
-                while not self._stop.is_set():
-                    client.sendall(b"X-Filler: " + b"x" * 1000 + b"\r\n")
-        except OSError:
-            pass
-        finally:
-            client.close()
-
-    def stop(self):
-        self._stop.set()
-        self._socket.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *unused):
-        self.stop()
 
 
 def main():
