@@ -79,10 +79,10 @@ int file_read_at(int dir_fd, const char *name, size_t max_bytes, char **ret, siz
 
 void file_read_word(const char *path, char *buf, size_t bytes)
 {
-	char *text;
+	char *text = NULL;
 
 	buf[0] = 0;
-	if (file_read_at(AT_FDCWD, path, bytes - 1, &text, NULL))
+	if (file_read_at(AT_FDCWD, path, bytes - 1, &text, NULL) || !text)
 		return;
 	text[strcspn(text, " \t\r\n")] = 0;
 	snprintf(buf, bytes, "%s", text);

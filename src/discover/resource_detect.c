@@ -17,7 +17,11 @@
 
 #include "discover/file.h"
 
-enum { RUNTIME_VERSION_BYTES = 16, INSTANCE_NAME_BYTES = HOST_NAME_BYTES + 2 * HOST_ID_BYTES };
+enum {
+	RESOURCE_KEY_MAX_BYTES = 255,
+	RUNTIME_VERSION_BYTES = 16,
+	INSTANCE_NAME_BYTES = HOST_NAME_BYTES + 2 * HOST_ID_BYTES
+};
 
 int resource_context_init(struct resource_context *c, const struct options *options,
 			  const char *version)
@@ -141,6 +145,8 @@ static bool set_own_attributes(struct resource *r, const struct process_env *env
 	if (!text || key_value_parse(text, &list, &count))
 		return false;
 	for (size_t i = 0; i < count; i++) {
+		if (strlen(list[i].key) > RESOURCE_KEY_MAX_BYTES)
+			continue;
 		set_bounded(r, list[i].key, list[i].value);
 		named |= *list[i].value && strcmp(list[i].key, "service.name") == 0;
 	}
