@@ -142,7 +142,7 @@ $(BUILD)/spanloom: $(call objs,obj,$(ALL_SRC),pb)
 	$(link)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ -o $@ $(LIBS_ALL)
 
-$(BUILD)/replay: $(BUILD)/obj/tools/replay.o $(BUILD)/libpure.a
+$(BUILD)/replay: $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/replay*.c)) $(BUILD)/libpure.a
 	$(link)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $^ -o $@ $(LIBS_PURE)
 
@@ -257,11 +257,11 @@ lint:
 
 .PHONY: demo bench install clean
 demo:
-	@tools/install-deps --missing
+	@tools/install-deps --missing demo
 	+@$(MAKE) --no-print-directory -j$(JOBS) $(BUILD)/spanloom $(BUILD)/venv/ready
 	@SPANLOOM_BUILD=$(abspath $(BUILD)) $(BUILD)/venv/bin/python tools/demo
 
-bench: 
+bench:
 	@tools/install-deps --missing
 	+@$(MAKE) --no-print-directory -j$(JOBS) $(BUILD)/spanloom $(BENCH_BIN) $(BUILD)/venv/ready
 	@SPANLOOM_BUILD=$(abspath $(BUILD)) $(BUILD)/venv/bin/python tests/bench/run.py

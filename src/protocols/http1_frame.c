@@ -94,6 +94,17 @@ static uint8_t frame_body(struct connection *c, enum io_dir dir, const struct ht
 	return f->length ? STAGE_BODY : STAGE_HEAD;
 }
 
+/* A step that took all there was, when bytes follow that were not captured and that no length tells to pass over. */
+static ssize_t step_done(struct connection *c, enum io_dir dir, struct http1_side *side, ssize_t used, size_t len)
+{
+	const struct stream *s = connection_stream(c, dir);
+
+	if (used < 0 || (size_t)used < len || !s->missing || s->skip || side->stage == STAGE_UNFRAMED)
+		return used;
+	side->chunked = side->stage == STAGE_CHUNK_SIZE || side->stage == STAGE_TRAILER;
+	return unframe(c, dir, side, len);
+}
+
 /* --- requests ---------------------------------------------------------------------------------------------------- */
 
 static ssize_t bad_request(struct connection *c)
@@ -211,7 +222,7 @@ static ssize_t request_unframed(struct connection *c, const uint8_t *data, size_
 	return unframe(c, dir, &st->request, len);
 }
 
-ssize_t http1_request_step(struct connection *c, const uint8_t *data, size_t len)
+static ssize_t request_step(struct connection *c, const uint8_t *data, size_t len)
 {
 	struct http1_state *st = c->state;
 	bool done = false;
@@ -227,6 +238,13 @@ ssize_t http1_request_step(struct connection *c, const uint8_t *data, size_t len
 	begin_message(&st->request);
 	st->reading = NULL;
 	return used ? used : request_head(c, data, len);
+}
+
+ssize_t http1_request_step(struct connection *c, const uint8_t *data, size_t len)
+{
+	struct http1_state *st = c->state;
+
+	return step_done(c, connection_request_dir(c), &st->request, request_step(c, data, len), len);
 }
 
 /* --- responses --------------------------------------------------------------------------------------------------- */
@@ -357,7 +375,7 @@ static ssize_t response_unframed(struct connection *c, const uint8_t *data, size
 	return unframe(c, dir, &st->response, len);
 }
 
-ssize_t http1_response_step(struct connection *c, const uint8_t *data, size_t len)
+static ssize_t response_step(struct connection *c, const uint8_t *data, size_t len)
 {
 	struct http1_state *st = c->state;
 	bool done = false;
@@ -374,4 +392,11 @@ ssize_t http1_response_step(struct connection *c, const uint8_t *data, size_t le
 		return used;
 	finish_response(c);
 	return used ? used : response_head(c, data, len);
+}
+
+ssize_t http1_response_step(struct connection *c, const uint8_t *data, size_t len)
+{
+	struct http1_state *st = c->state;
+
+	return step_done(c, http1_response_dir(c), &st->response, response_step(c, data, len), len);
 }

@@ -1,0 +1,364 @@
+/*
+ * Runs the pure core on events written as text and prints the spans that come out, in a readable and stable form:
+ * for golden tests (--golden: events, a line "---", the spans expected; --split: again with every transfer cut in two
+ * at every byte, and byte by byte) and to look at a case by hand. The format is described in tests/golden/README.md.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "protocols/protocols.h"
+#include "replay_script.h"
+#include "trace/resource.h"
+#include "trace/tracer.h"
+
+enum { MAX_SPANS = 4096, NO_SPLIT = -1, BYTEWISE = -2 };
+
+struct run {
+	uint64_t next_id;
+	struct span *spans[MAX_SPANS];
+	size_t count;
+	struct stats stats;
+};
+
+/* --- running ----------------------------------------------------------------------------------------------------- */
+
+static void on_span(void *ctx, struct span *s)
+{
+	struct run *r = ctx;
+
+	if (r->count < MAX_SPANS)
+		r->spans[r->count++] = s;
+	else
+		span_free(s);
+}
+
+static struct resource *on_resource(void *ctx, uint32_t pid)
+{
+	(void)ctx;
+	return resource_new(pid);
+}
+
+/* Ids that count: the order in which spans began. */
+static void on_random(void *ctx, uint8_t *data, size_t len)
+{
+	struct run *r = ctx;
+	uint64_t id = ++r->next_id;
+
+	while (len) {
+		data[--len] = (uint8_t)id;
+		id >>= 8;
+	}
+}
+
+/* Feeds a transfer in two parts, cut at `at`, or byte by byte. */
+static void run_io(struct tracer *t, const struct io_event *io, const uint8_t *data, long at)
+{
+	struct io_event part = *io;
+	uint32_t done = 0;
+
+	while (done < io->captured || (io->captured == 0 && done == 0)) {
+		uint32_t n = io->captured - done;
+
+		if (at == BYTEWISE && n > 1)
+			n = 1;
+		else if (at >= 0 && done == 0 && (uint32_t)at < n)
+			n = (uint32_t)at;
+		part.data = data + done;
+		part.captured = n;
+		part.length = done + n == io->captured ? io->length - done : n;
+		tracer_io(t, &part);
+		if (!io->captured)
+			break;
+		part.flags |= IO_SAME_CALL;
+		done += n;
+	}
+}
+
+static void run_event(struct tracer *t, const struct script_event *e, long split)
+{
+	switch (e->kind) {
+	case EV_OPEN:
+		tracer_conn_open(t, &e->conn);
+		break;
+	case EV_IO:
+		run_io(t, &e->io, e->data.data ? e->data.data : (const uint8_t *)"", split);
+		break;
+	case EV_CLOSE:
+		tracer_conn_close(t, e->conn.conn_id, e->ts_ns);
+		break;
+	case EV_FAIL:
+		tracer_connect_failed(t, &e->fail);
+		break;
+	case EV_THREAD:
+		tracer_thread_start(t, e->conn.pid, e->conn.tid, e->parent_tid, e->ts_ns);
+		break;
+	case EV_THREAD_EXIT:
+		tracer_thread_exit(t, e->conn.pid, e->conn.tid, e->ts_ns);
+		break;
+	case EV_EXIT:
+		tracer_process_exit(t, e->conn.pid, e->ts_ns);
+		break;
+	case EV_LOST:
+		tracer_lost(t);
+		break;
+	case EV_TICK:
+		tracer_tick(t, e->ts_ns);
+		break;
+	}
+}
+
+static int by_start(const void *a, const void *b)
+{
+	const struct span *x = *(struct span *const *)a, *y = *(struct span *const *)b;
+
+	if (x->start_ns != y->start_ns)
+		return x->start_ns < y->start_ns ? -1 : 1;
+	return memcmp(x->span_id, y->span_id, SPAN_ID_BYTES);
+}
+
+/* Runs the script; event `which` (or all, if it is the count) is cut at `at`. */
+static void run_script(const struct script *s, struct run *r, size_t which, long at)
+{
+	struct tracer_options options = { .protocols = protocols_all,
+					  .sampler = { .root = s->has_ratio ? SAMPLER_TRACE_ID_RATIO :
+										     SAMPLER_ALWAYS_ON,
+						       .ratio = s->ratio,
+						       .parent_based = true } };
+	struct tracer_ops ops = { .span = on_span, .resource = on_resource, .random = on_random, .ctx = r };
+	struct tracer *t;
+	uint64_t last = 0;
+	size_t i;
+
+	*r = (struct run){ 0 };
+	t = tracer_new(&options, &ops, &r->stats);
+	if (!t)
+		exit(2);
+	for (i = 0; i < s->count; i++) {
+		run_event(t, &s->events[i], i == which || which == s->count ? at : NO_SPLIT);
+		last = s->events[i].ts_ns > last ? s->events[i].ts_ns : last;
+	}
+	tracer_flush(t, last);
+	tracer_free(t);
+	qsort(r->spans, r->count, sizeof(r->spans[0]), by_start);
+}
+
+static void run_free(struct run *r)
+{
+	size_t i;
+
+	for (i = 0; i < r->count; i++)
+		span_free(r->spans[i]);
+	r->count = 0;
+}
+
+/* --- printing ---------------------------------------------------------------------------------------------------- */
+
+static void put_text(struct buf *out, struct slice text)
+{
+	size_t i;
+
+	for (i = 0; i < text.len; i++) {
+		uint8_t c = text.data[i];
+
+		if (c == '\\')
+			buf_append_str(out, "\\\\");
+		else if (c == '\r' || c == '\n')
+			buf_append_str(out, c == '\r' ? "\\r" : "\\n");
+		else if (c < 0x20 || c == 0x7f)
+			buf_printf(out, "\\x%02x", c);
+		else
+			buf_append_char(out, (char)c);
+	}
+}
+
+static void put_hex(struct buf *out, const uint8_t *data, size_t len)
+{
+	while (len--)
+		buf_printf(out, "%02x", *data++);
+}
+
+/* "parent 2" within the output, "remote <trace>/<span>" from the wire, "root", else "parent ?". */
+static void put_parent(struct buf *out, const struct run *r, const struct span *s)
+{
+	size_t i;
+
+	if (!s->has_parent) {
+		buf_append_str(out, "root");
+		return;
+	}
+	if (s->remote_parent) {
+		buf_append_str(out, "remote ");
+		put_hex(out, s->trace_id, TRACE_ID_BYTES);
+		buf_append_char(out, '/');
+		put_hex(out, s->parent_span_id, SPAN_ID_BYTES);
+		return;
+	}
+	for (i = 0; i < r->count; i++) {
+		const struct span *p = r->spans[i];
+
+		if (memcmp(p->span_id, s->parent_span_id, SPAN_ID_BYTES) == 0) {
+			bool same = memcmp(p->trace_id, s->trace_id, TRACE_ID_BYTES) == 0;
+
+			buf_printf(out, "parent %zu%s", i + 1, same ? "" : " of another trace");
+			return;
+		}
+	}
+	buf_append_str(out, "parent ?");
+}
+
+static void put_attr(struct buf *out, const struct span *s, const struct attr *a)
+{
+	buf_printf(out, "  %s = ", a->key);
+	if (a->type == ATTR_STRING)
+		put_text(out, span_attr_str(s, a));
+	else if (a->type == ATTR_INT)
+		buf_printf(out, "%" PRId64, a->integer);
+	else
+		buf_append_str(out, a->integer ? "true" : "false");
+	buf_append_char(out, '\n');
+}
+
+static void put_span(struct buf *out, const struct run *r, size_t i)
+{
+	const struct span *s = r->spans[i];
+	uint32_t k;
+
+	buf_printf(out, "%zu %s ", i + 1, s->kind == SPAN_SERVER ? "SERVER" : "CLIENT");
+	put_text(out, span_name(s));
+	buf_printf(out, " %" PRIu64 "-%" PRIu64 " pid %u ", s->start_ns, s->end_ns, s->resource ? s->resource->pid : 0);
+	put_parent(out, r, s);
+	if (s->status == SPAN_STATUS_ERROR)
+		buf_append_str(out, " ERROR");
+	buf_append_char(out, '\n');
+	if (span_trace_state(s).len) {
+		buf_append_str(out, "  tracestate ");
+		put_text(out, span_trace_state(s));
+		buf_append_char(out, '\n');
+	}
+	for (k = 0; k < s->attr_count; k++)
+		put_attr(out, s, &s->attrs[k]);
+}
+
+static void put_run(struct buf *out, const struct run *r, bool drops)
+{
+	size_t i;
+
+	for (i = 0; i < r->count; i++)
+		put_span(out, r, i);
+	for (i = 0; drops && i < DROP_REASON_COUNT; i++) {
+		if (r->stats.drops[i])
+			buf_printf(out, "dropped %s %" PRIu64 "\n", drop_reason_name((enum drop_reason)i), r->stats.drops[i]);
+	}
+}
+
+/* --- golden ------------------------------------------------------------------------------------------------------ */
+
+static struct script script;
+static struct run run;
+static unsigned int passed, failed;
+
+static void check(const struct buf *expected, size_t which, long at, bool drops, const char *what)
+{
+	struct buf got = { 0 };
+
+	run_script(&script, &run, which, at);
+	put_run(&got, &run, drops);
+	run_free(&run);
+	if (got.len == expected->len && (!got.len || memcmp(got.data, expected->data, got.len) == 0)) {
+		passed++;
+	} else {
+		failed++;
+		printf("%s: event %zu, byte %ld: other spans:\n%s", what, which + 1, at, buf_cstr(&got));
+	}
+	buf_free(&got);
+}
+
+static void check_splits(const char *path)
+{
+	struct buf expected = { 0 };
+	size_t i;
+	long at;
+
+	run_script(&script, &run, script.count, NO_SPLIT);
+	put_run(&expected, &run, false);
+	run_free(&run);
+	for (i = 0; i < script.count && !failed; i++) {
+		if (script.events[i].kind != EV_IO)
+			continue;
+		for (at = 1; (uint32_t)at < script.events[i].io.captured; at++)
+			check(&expected, i, at, false, path);
+	}
+	check(&expected, script.count, BYTEWISE, false, path);
+	buf_free(&expected);
+}
+
+static void read_rest(FILE *f, struct buf *out)
+{
+	char chunk[4096];
+	size_t n;
+
+	while ((n = fread(chunk, 1, sizeof(chunk), f)) > 0)
+		buf_append(out, chunk, n);
+}
+
+/* One golden file. */
+static void golden(const char *path, bool split)
+{
+	struct buf expected = { 0 };
+	FILE *f = fopen(path, "r");
+
+	if (!f || !script_read(f, &script)) {
+		printf("%s: %s\n", path, f ? "no line \"---\"" : "cannot be opened");
+		failed++;
+	} else {
+		read_rest(f, &expected);
+		check(&expected, script.count, NO_SPLIT, true, path);
+		if (split && !script.nosplit)
+			check_splits(path);
+	}
+	if (f)
+		fclose(f);
+	buf_free(&expected);
+	script_free(&script);
+}
+
+int main(int argc, char **argv)
+{
+	bool is_golden = false, split = false;
+	struct buf out = { 0 };
+	FILE *f = stdin;
+	int i;
+
+	for (i = 1; i < argc && argv[i][0] == '-' && argv[i][1]; i++) {
+		if (strcmp(argv[i], "--golden") == 0) {
+			is_golden = true;
+		} else if (strcmp(argv[i], "--split") == 0) {
+			split = true;
+		} else {
+			fprintf(stderr, "usage: replay [FILE] | replay --golden [--split] FILE...\n");
+			return 2;
+		}
+	}
+	if (is_golden) {
+		for (; i < argc; i++)
+			golden(argv[i], split);
+		printf("%u passed, %u failed\n", passed, failed);
+		return failed ? 1 : 0;
+	}
+	if (i < argc)
+		f = fopen(argv[i], "r");
+	if (!f) {
+		fprintf(stderr, "replay: cannot open %s\n", argv[i]);
+		return 2;
+	}
+	script_read(f, &script);
+	run_script(&script, &run, script.count, NO_SPLIT);
+	put_run(&out, &run, true);
+	fputs(buf_cstr(&out), stdout);
+	run_free(&run);
+	buf_free(&out);
+	script_free(&script);
+	if (f != stdin)
+		fclose(f);
+	return 0;
+}
