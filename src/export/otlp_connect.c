@@ -60,39 +60,69 @@ static bool is_loopback(const char *host)
 	       strcmp(host, "[::1]") == 0;
 }
 
-/* Endpoint and the variant's path as one URL, its parts checked. */
-static bool set_url(struct otlp_connect *c, const char *endpoint, char **ret_error)
+/* Puts the variant's path behind the endpoint's own. */
+static bool append_path(CURLU *url, const char *path)
 {
-	char *scheme = NULL, *host = NULL, *display = NULL;
-	size_t len = strlen(endpoint);
-	CURLU *url = curl_url();
+	char *own = NULL, *whole = NULL;
+	size_t len;
 	bool ok;
 
-	while (c->variant->path[0] && len && endpoint[len - 1] == '/')
+	if (!path[0])
+		return true;
+	if (curl_url_get(url, CURLUPART_PATH, &own, 0) != CURLUE_OK)
+		return false;
+	len = strlen(own);
+	while (len && own[len - 1] == '/')
 		len--;
-	if (asprintf(&c->url, "%.*s%s", (int)len, endpoint, c->variant->path) < 0)
-		c->url = NULL;
-	ok = url && c->url && curl_url_set(url, CURLUPART_URL, c->url, 0) == CURLUE_OK &&
-	     curl_url_get(url, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
-	     curl_url_get(url, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
-	     (strcmp(scheme, "http") == 0 || strcmp(scheme, "https") == 0);
-	if (ok) {
-		c->tls = strcmp(scheme, "https") == 0;
-		c->loopback = is_loopback(host);
+	ok = asprintf(&whole, "%.*s%s", (int)len, own, path) >= 0 &&
+	     curl_url_set(url, CURLUPART_PATH, whole, 0) == CURLUE_OK;
+	free(whole);
+	curl_free(own);
+	return ok;
+}
+
+/* The endpoint without what may be secret in it, and without the variant's path. */
+static char *display_of(const char *endpoint)
+{
+	CURLU *url = curl_url();
+	char *text = NULL, *copy;
+
+	if (url && curl_url_set(url, CURLUPART_URL, endpoint, 0) == CURLUE_OK) {
 		curl_url_set(url, CURLUPART_USER, NULL, 0);
 		curl_url_set(url, CURLUPART_PASSWORD, NULL, 0);
 		curl_url_set(url, CURLUPART_QUERY, NULL, 0);
-		if (c->variant->path[0])
-			curl_url_set(url, CURLUPART_PATH, NULL, 0);
-		curl_url_get(url, CURLUPART_URL, &display, 0);
-		c->display = strdup(display ? display : host);
+		curl_url_get(url, CURLUPART_URL, &text, 0);
 	}
-	if (!ok || !c->display)
+	copy = text ? strdup(text) : NULL;
+	if (copy && *copy && copy[strlen(copy) - 1] == '/')
+		copy[strlen(copy) - 1] = '\0';
+	curl_free(text);
+	curl_url_cleanup(url);
+	return copy;
+}
+
+static bool set_url(struct otlp_connect *c, const char *endpoint, char **ret_error)
+{
+	char *scheme = NULL, *host = NULL, *whole = NULL;
+	CURLU *url = curl_url();
+
+	if (url && curl_url_set(url, CURLUPART_URL, endpoint, 0) == CURLUE_OK &&
+	    curl_url_get(url, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
+	    curl_url_get(url, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
+	    (strcmp(scheme, "http") == 0 || strcmp(scheme, "https") == 0) &&
+	    append_path(url, c->variant->path) &&
+	    curl_url_get(url, CURLUPART_URL, &whole, 0) == CURLUE_OK) {
+		c->tls = strcmp(scheme, "https") == 0;
+		c->loopback = is_loopback(host);
+		c->url = strdup(whole);
+		c->display = display_of(endpoint);
+	}
+	if (!c->url || !c->display)
 		*ret_error = error_text(
 			"OTEL_EXPORTER_OTLP_ENDPOINT: '%s' is not a URL that spans can be sent to; "
 			"it looks like http://localhost:%.4s or https://…",
 			endpoint, c->variant->signal_port);
-	curl_free(display);
+	curl_free(whole);
 	curl_free(scheme);
 	curl_free(host);
 	curl_url_cleanup(url);
@@ -211,30 +241,53 @@ static void set_tls(const struct otlp_connect *c, CURL *easy)
 		curl_easy_setopt(easy, CURLOPT_SSLKEY, c->key);
 }
 
+/*
+ * libcurl 7.87 to 7.88 (Debian 12) put a second layer of HTTP/2 on a connection with prior
+ * knowledge that they use again, and every request on it fails (curl issue 10634, mended in 8.0):
+ * there each request has its own connection.
+ */
+static bool reuse_is_broken(void)
+{
+	unsigned int version = curl_version_info(CURLVERSION_NOW)->version_num;
+
+	return version >= 0x075700 && version < 0x080000;
+}
+
+static void set_http2(const struct otlp_connect *c, CURL *easy)
+{
+	curl_easy_setopt(
+		easy, CURLOPT_HTTP_VERSION,
+		(long)(c->tls ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE));
+	if (!c->tls && reuse_is_broken()) {
+		curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
+		curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
+		return;
+	}
+	curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L); /* one connection for all requests */
+}
+
 CURL *otlp_connect_handle(const struct otlp_connect *c)
 {
 	CURL *easy = curl_easy_init();
-	long version = CURL_HTTP_VERSION_1_1;
 
 	if (!easy)
 		return NULL;
 	if (c->variant->http2)
-		version = c->tls ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE;
+		set_http2(c, easy);
+	else
+		curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 	curl_easy_setopt(easy, CURLOPT_POST, 1L);
 	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, c->headers);
-	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, version);
-	curl_easy_setopt(easy, CURLOPT_PIPEWAIT,
-			 c->variant->http2 ? 1L : 0L); /* one HTTP/2 connection for all */
 	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, c->timeout_ms);
 	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
 	curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT,
-			 1L); /* never wait for a name lookup that hangs */
+	/* Never wait for a name lookup that hangs. */
+	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+	/* A proxy would look for a collector on its own host. */
 	if (c->loopback)
-		curl_easy_setopt(easy, CURLOPT_PROXY,
-				 ""); /* a proxy would look for the collector on its own host */
+		curl_easy_setopt(easy, CURLOPT_PROXY, "");
 	else if (c->variant->http2)
 		curl_easy_setopt(easy, CURLOPT_HTTPPROXYTUNNEL, 1L);
 	if (c->tls)

@@ -254,12 +254,16 @@ static void finish(struct otlp_transport *t, struct slot *s, CURLcode code)
 {
 	struct otlp_answer answer = { .too_large = s->too_large, .grpc_status = s->grpc_status };
 	curl_off_t retry_after = 0;
+	long os_error = 0;
 	char *type = NULL;
 
 	curl_multi_remove_handle(t->multi, s->easy);
 	s->busy = false;
 	t->in_flight--;
-	if (code != CURLE_OK)
+	curl_easy_getinfo(s->easy, CURLINFO_OS_ERRNO, &os_error);
+	if (code == CURLE_COULDNT_CONNECT && os_error)
+		answer.error = strerror((int)os_error);
+	else if (code != CURLE_OK)
 		answer.error = s->error[0] ? s->error : curl_easy_strerror(code);
 	curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &answer.http_status);
 	curl_easy_getinfo(s->easy, CURLINFO_RETRY_AFTER, &retry_after);

@@ -127,7 +127,7 @@ class OtlpReceiver:
     """
 
     def __init__(self, grpc_port=0, http_port=0, host="127.0.0.1", tls=None, unique=True):
-        self.requests = []  # dicts: protocol, headers, bytes, time
+        self.requests = []  # dicts: protocol, headers, bytes, peer, time
         self._unique = unique
         self._lock = threading.Lock()
         self._pending = []  # (protocol, raw bytes, time)
@@ -207,8 +207,8 @@ class OtlpReceiver:
         with self._lock:
             self._pending.append((protocol, raw, time.time()))
 
-    def _note_request(self, protocol, headers, size):
-        self.requests.append({"protocol": protocol, "headers": headers, "bytes": size, "time": time.time()})
+    def _note_request(self, protocol, headers, size, peer):
+        self.requests.append({"protocol": protocol, "headers": headers, "bytes": size, "peer": peer, "time": time.time()})
 
     def _error(self, text):
         with self._lock:
@@ -238,7 +238,7 @@ class OtlpReceiver:
     def _grpc_export(self, raw, context):
         b = self._next_behaviour()
         headers = {k: v for k, v in context.invocation_metadata()}
-        self._note_request("grpc", headers, len(raw))
+        self._note_request("grpc", headers, len(raw), context.peer())
         if "user-agent" not in headers:
             self._error("grpc: no user-agent")
         if b.kind in ("slow", "hang"):
@@ -301,7 +301,7 @@ class OtlpReceiver:
     def _http_export(self, handler):
         raw = handler.rfile.read(int(handler.headers.get("content-length", 0)))
         headers = {k.lower(): v for k, v in handler.headers.items()}
-        self._note_request("http", headers, len(raw))
+        self._note_request("http", headers, len(raw), handler.client_address)
         if handler.path != "/v1/traces":
             self._error(f"http: path {handler.path}")
         if headers.get("content-type") != "application/x-protobuf":

@@ -99,7 +99,7 @@ def start(*args, stdout=subprocess.PIPE, env=None):
     return process
 
 
-def finish(process, blocking=False, timeout=60):
+def finish(process, timeout=60):
     output, log = process.communicate(timeout=timeout)
     log = log.decode(errors="replace")
     assert process.returncode == 0, log
@@ -164,15 +164,17 @@ def test_fields(receiver, protocol):
 
 
 def test_batches_by_delay_and_keeps_the_connection(receiver, protocol):
-    drive(receiver, protocol, "--spans", 3, "--rounds", 4, "--every", 300, "--delay", 100)
+    drive(receiver, protocol, "--spans", 3, "--rounds", 4, "--every", 300, "--delay", 100, "--run", 1300)
     assert len(receiver.requests) == 4
     gaps = [b["time"] - a["time"] for a, b in zip(receiver.requests, receiver.requests[1:])]
-    assert all(0.2 < gap < 0.6 for gap in gaps)
+    assert all(0.15 < gap < 0.6 for gap in gaps)
+    if protocol == "http":  # gRPC without TLS opens one a batch on some versions of libcurl: see otlp_connect.c
+        assert len({r["peer"] for r in receiver.requests}) == 1
 
 
 def test_unavailable_for_a_while(receiver, protocol):
     receiver.behave("unavailable", times=2)
-    result = drive(receiver, protocol, "--rounds", 3, "--every", 50, "--run", 4000)
+    result = drive(receiver, protocol, "--rounds", 3, "--every", 50, "--run", 2500)
     assert result.exported == 9
     assert len(result.lines) == 2, result.log
     assert "can't take spans now" in result.lines[0] and "takes spans again; 0 were lost" in result.lines[1]
@@ -184,7 +186,7 @@ def test_down_then_up(protocol):
         port = s.getsockname()[1]
     path = "" if protocol == "grpc" else "/v1/traces"
     process = start("--protocol", protocol, "--endpoint", f"http://127.0.0.1:{port}{path}", "--rounds", 30, "--every", 100,
-                    "--spans", 30, "--queue", 60, "--batch", 30, "--run", 8000)
+                    "--spans", 30, "--queue", 60, "--batch", 30, "--run", 6500)
     time.sleep(2)
     ports = {"grpc_port": port} if protocol == "grpc" else {"http_port": port}
     with OtlpReceiver(**ports) as receiver:
@@ -192,7 +194,7 @@ def test_down_then_up(protocol):
         assert len(receiver.spans) == result.exported > 0 and not receiver.errors
     assert result.queue_full > 300 and result.exported + result.queue_full == 900
     assert len(result.lines) == 2, result.log
-    assert f"no spans get through to http://127.0.0.1:{port}" in result.lines[0] and "refused" in result.lines[0]
+    assert f"no spans get through to http://127.0.0.1:{port}" in result.lines[0] and "Connection refused" in result.lines[0]
     assert f"takes spans again; {result.queue_full} were lost" in result.lines[1]
 
 
@@ -208,7 +210,7 @@ def test_down_for_ever(protocol):
 def test_no_collector_at_all(protocol, mode):
     with RawServer(mode) as server:
         result = finish(start("--protocol", protocol, "--endpoint", f"http://127.0.0.1:{server.port}/v1/traces", "--timeout",
-                              400, "--export-timeout", 1500, "--rounds", 3, "--every", 100, "--run", 3000, "--flush", 3000))
+                              300, "--export-timeout", 900, "--rounds", 3, "--every", 100, "--run", 1600, "--flush", 3000))
         assert server.connections >= 2
     assert result.exported == 0 and result.export_failed + result.export_rejected == 9
     assert 1 <= len(result.lines) <= 2, result.log
@@ -217,7 +219,7 @@ def test_no_collector_at_all(protocol, mode):
 @pytest.mark.parametrize("after", [2, "date"])
 def test_retry_after(receiver, after):
     receiver.behave("too_many", times=1, retry_after=after)
-    result = drive(receiver, "http", "--run", 5000)
+    result = drive(receiver, "http", "--run", 3000)
     assert result.exported == 3
     first, second = receiver.requests
     assert (0.9 if after == "date" else 1.9) < second["time"] - first["time"] < 3
@@ -225,7 +227,7 @@ def test_retry_after(receiver, after):
 
 def test_resource_exhausted_with_retry_info(receiver):
     receiver.behave("exhausted", times=1, retry_after=1.5)
-    result = drive(receiver, "grpc", "--run", 4000)
+    result = drive(receiver, "grpc", "--run", 2500)
     first, second = receiver.requests
     assert result.exported == 3 and 1.4 < second["time"] - first["time"] < 2.5
 
@@ -240,7 +242,7 @@ def test_resource_exhausted_without_retry_info(receiver):
 @pytest.mark.parametrize("code", [1, 4, 10, 11, 14, 15])
 def test_grpc_codes_that_are_retried(receiver, code):
     receiver.behave("refuse", times=1, status=code, message="later")
-    assert drive(receiver, "grpc", "--run", 1500).exported == 3
+    assert drive(receiver, "grpc", "--run", 800).exported == 3
 
 
 @pytest.mark.parametrize("code", [2, 3, 5, 7, 12, 13, 16])
@@ -254,7 +256,7 @@ def test_grpc_codes_that_are_final(receiver, code):
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_http_codes_that_are_retried(receiver, status):
     receiver.behave("refuse", times=1, status=status)
-    assert drive(receiver, "http", "--run", 1500).exported == 3
+    assert drive(receiver, "http", "--run", 800).exported == 3
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 404, 413, 500, 501])
@@ -286,7 +288,7 @@ def test_slow(receiver, protocol):
 
 def test_never_answers(receiver, protocol):
     receiver.behave("hang", times=1, seconds=30)
-    result = drive(receiver, protocol, "--timeout", 500, "--run", 2500)
+    result = drive(receiver, protocol, "--timeout", 500, "--run", 1500)
     assert result.exported == 3 and len(receiver.requests) == 2
     assert len(result.lines) == 2 and "no spans get through" in result.lines[0]
 
@@ -344,9 +346,10 @@ def tls_receiver(pki):
 
 
 def test_tls_with_client_certificate(tls_receiver, pki, protocol):
-    result = drive(tls_receiver, protocol, "--rounds", 3, "--every", 100, "--ca", pki / "ca.pem", "--key", pki / "client.key",
+    result = drive(tls_receiver, protocol, "--rounds", 3, "--every", 200, "--ca", pki / "ca.pem", "--key", pki / "client.key",
                    "--cert", pki / "client.pem")
     assert result.exported == 9 and not result.lines
+    assert len({r["peer"] for r in tls_receiver.requests}) == 1
 
 
 @pytest.mark.parametrize("ca, cert", [("ca.pem", None), ("other.pem", "client"), (None, "client")])
@@ -461,7 +464,7 @@ def test_console_that_nobody_reads(mode, kind):
         reader, writer = a.detach(), b.detach()
     else:
         reader, writer = pty.openpty()
-    process = start("--console", mode, "--spans", 3000, "--rounds", 8, "--every", 50, "--run", 1500, "--flush", 300,
+    process = start("--console", mode, "--spans", 3000, "--rounds", 8, "--every", 50, "--run", 500, "--flush", 300,
                     stdout=writer)
     os.close(writer)
     result = finish(process)
