@@ -195,26 +195,9 @@ static void append_text(struct redis_batch *b, const char *before, struct slice 
 	buf_append(&b->text, text.data, text.len);
 }
 
-void redis_batch_name(struct redis_state *st, struct slice name)
+static void count_names(struct redis_batch *b, const struct redis_request *r)
 {
-	struct redis_batch *b = &st->batch;
-
-	if (!b->ex)
-		return;
-	/* A command that was too long to show does not hide the next one. */
-	if (b->text.len + REDIS_NAME_MAX_BYTES < REDIS_TEXT_MAX_BYTES)
-		b->text_full = false;
-	append_text(b, b->text.len ? "; " : "", name.len ? name : slice_str("?"));
-}
-
-void redis_batch_arg(struct redis_state *st, bool shown, struct slice text)
-{
-	if (st->batch.ex)
-		append_text(&st->batch, " ", shown ? text : slice_str("?"));
-}
-
-static void count_names(struct redis_batch *b, const struct redis_request *r, uint8_t effect)
-{
+	uint8_t effect = r->command ? r->command->effect : REDIS_PLAIN;
 	bool closes = effect == REDIS_EXEC || effect == REDIS_DISCARD;
 
 	if (b->all.count && !b->multi_open)
@@ -231,17 +214,34 @@ static void count_names(struct redis_batch *b, const struct redis_request *r, ui
 	add_name(&b->all, &r->name);
 }
 
+void redis_batch_name(struct redis_state *st, struct slice name)
+{
+	struct redis_batch *b = &st->batch;
+
+	if (!b->ex)
+		return;
+	count_names(b, &st->request);
+	/* A command that was too long to show does not hide the next one. */
+	if (b->text.len + REDIS_NAME_MAX_BYTES < REDIS_TEXT_MAX_BYTES)
+		b->text_full = false;
+	append_text(b, b->text.len ? "; " : "", name.len ? name : slice_str("?"));
+}
+
+void redis_batch_arg(struct redis_state *st, bool shown, struct slice text)
+{
+	if (st->batch.ex)
+		append_text(&st->batch, " ", shown ? text : slice_str("?"));
+}
+
 void redis_batch_command_done(struct connection *c)
 {
 	struct redis_state *st = c->state;
 	struct redis_batch *b = &st->batch;
-	uint8_t effect = st->request.command ? st->request.command->effect : REDIS_PLAIN;
 
 	if (!b->ex)
 		return;
 	b->last_chunk = connection_stream(c, connection_request_dir(c))->chunk;
 	b->ex->scratch[EX_COMMAND_NS] = connection_now(c);
-	count_names(b, &st->request, effect);
 }
 
 /* --- answers that mean something ----------------------------------------------------------------------------------- */
