@@ -70,6 +70,19 @@ static void drop(struct otlp *o, struct otlp_batch *b, enum drop_reason reason)
 	batch_free(o, b);
 }
 
+/* Drops the batches that are to be given up by `now_ns`; UINT64_MAX: all of them. */
+static void drop_expired(struct otlp *o, struct list *head, uint64_t now_ns)
+{
+	struct list *it, *tmp;
+
+	list_each_safe(it, tmp, head) {
+		struct otlp_batch *b = list_entry(it, struct otlp_batch, node);
+
+		if (now_ns == UINT64_MAX || (b->deadline_ns && now_ns >= b->deadline_ns))
+			drop(o, b, DROP_EXPORT_FAILED);
+	}
+}
+
 /* Between half of `ms` and all of it, so that many agents don't come back at once. */
 static uint64_t jitter(uint64_t ms)
 {
@@ -214,11 +227,9 @@ static void otlp_ready(void *state, int fd, uint32_t events, uint64_t now_ns)
 static void otlp_tick(void *state, uint64_t now_ns)
 {
 	struct otlp *o = state;
-	struct otlp_batch *b;
 
 	otlp_transport_tick(o->transport, now_ns);
-	while ((b = first(&o->waiting)) && b->deadline_ns && now_ns >= b->deadline_ns)
-		drop(o, b, DROP_EXPORT_FAILED);
+	drop_expired(o, &o->waiting, now_ns);
 	pump(o, now_ns);
 }
 
@@ -238,15 +249,14 @@ static uint64_t otlp_next_tick(void *state)
 static bool otlp_flush(void *state, uint64_t now_ns)
 {
 	struct otlp *o = state;
-	struct otlp_batch *b;
 
 	if (!o->flushing) {
 		o->flushing = true;
 		o->failures = 0;
 		o->not_before_ns = 0;
 	}
-	while (o->failures >= RETRY_FLUSH_TRIES && (b = first(&o->waiting)))
-		drop(o, b, DROP_EXPORT_FAILED);
+	if (o->failures >= RETRY_FLUSH_TRIES)
+		drop_expired(o, &o->waiting, UINT64_MAX);
 	pump(o, now_ns);
 	return list_empty(&o->waiting) && list_empty(&o->in_flight);
 }
@@ -254,15 +264,14 @@ static bool otlp_flush(void *state, uint64_t now_ns)
 static void otlp_close(void *state)
 {
 	struct otlp *o = state;
-	struct otlp_batch *b;
 
 	otlp_transport_free(
 		o->transport); /* cuts off what is in flight, so that the bodies may go */
 	if (o->waiting_spans)
 		log_warning("%zu spans had not reached the collector at %s when time was up",
 			    o->waiting_spans, o->health.url);
-	while ((b = first(&o->waiting)) || (b = first(&o->in_flight)))
-		drop(o, b, DROP_EXPORT_FAILED);
+	drop_expired(o, &o->waiting, UINT64_MAX);
+	drop_expired(o, &o->in_flight, UINT64_MAX);
 	otlp_encoder_free(o->encoder);
 	gzip_free(o->gzip);
 	otlp_health_free(&o->health);
@@ -293,7 +302,7 @@ static void *otlp_open(const struct options *options, const struct exporter_loop
 	if (options->otlp_gzip)
 		o->gzip = gzip_new();
 	if (otlp_health_init(&o->health, stats, otlp_transport_url(o->transport), o->max_spans,
-			     o->variant->signal_port) &&
+			     o->variant->speaks) &&
 	    o->encoder && (o->gzip || !options->otlp_gzip))
 		return o;
 	otlp_close(o);

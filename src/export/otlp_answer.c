@@ -40,8 +40,7 @@ void otlp_printable(struct slice text, char *ret, size_t size)
 	ret[i] = '\0';
 }
 
-bool otlp_judge_transfer(const struct otlp_answer *answer, const char *hint,
-			 struct otlp_verdict *ret)
+bool otlp_judge_transfer(const struct otlp_answer *answer, struct otlp_verdict *ret)
 {
 	if (answer->too_large) {
 		otlp_verdict_set(ret, OTLP_REFUSED,
@@ -50,7 +49,7 @@ bool otlp_judge_transfer(const struct otlp_answer *answer, const char *hint,
 	}
 	if (!answer->error)
 		return false;
-	otlp_verdict_set(ret, OTLP_UNREACHABLE, "%s%s", answer->error, hint);
+	otlp_verdict_set(ret, OTLP_UNREACHABLE, "%s", answer->error);
 	return true;
 }
 

@@ -47,9 +47,10 @@ struct otlp_verdict {
 };
 
 struct otlp_variant {
-	const char *path;        /* behind the endpoint, "" when the endpoint is whole */
-	const char *signal_port; /* for messages: "4317 (gRPC)" */
-	bool http2;              /* HTTP/2 only, with prior knowledge where there is no TLS */
+	const char *path;   /* behind the endpoint, "" when the endpoint is whole */
+	const char *speaks; /* for messages: "OTLP/gRPC" */
+	const char *port;   /* the usual one */
+	bool http2;         /* HTTP/2 only, with prior knowledge where there is no TLS */
 	/* Adds the variant's own headers to *list; false when out of memory. */
 	bool (*headers)(const struct options *options, struct curl_slist **list);
 	/* Appends to *out the body that carries `message`, which is compressed when `gzip`. */
@@ -67,8 +68,7 @@ void otlp_verdict_set(struct otlp_verdict *v, enum otlp_outcome outcome, const c
 /* `text` cut to `size` - 1 bytes, everything but printable ASCII as '?'. */
 void otlp_printable(struct slice text, char *ret, size_t size);
 /* What both say of a failed transfer. True when *answer is one, *ret is filled then. */
-bool otlp_judge_transfer(const struct otlp_answer *answer, const char *hint,
-			 struct otlp_verdict *ret);
+bool otlp_judge_transfer(const struct otlp_answer *answer, struct otlp_verdict *ret);
 /* What both say of an ExportTraceServiceResponse. `json`: the body is not protobuf by its own
  * account and not read. */
 void otlp_judge_response(struct slice message, bool json, struct otlp_verdict *ret);

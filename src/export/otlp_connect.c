@@ -120,8 +120,8 @@ static bool set_url(struct otlp_connect *c, const char *endpoint, char **ret_err
 	if (!c->url || !c->display)
 		*ret_error = error_text(
 			"OTEL_EXPORTER_OTLP_ENDPOINT: '%s' is not a URL that spans can be sent to; "
-			"it looks like http://localhost:%.4s or https://…",
-			endpoint, c->variant->signal_port);
+			"it looks like http://localhost:%s or https://…",
+			endpoint, c->variant->port);
 	curl_free(whole);
 	curl_free(scheme);
 	curl_free(host);

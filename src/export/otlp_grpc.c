@@ -170,8 +170,7 @@ static void grpc_judge(const struct otlp_answer *answer, struct otlp_verdict *re
 	uint64_t delay;
 	char *plain;
 
-	if (otlp_judge_transfer(answer, answer->http_status ? "" : " (spoken to as OTLP/gRPC)",
-				ret))
+	if (otlp_judge_transfer(answer, ret))
 		return;
 	if (code == GRPC_OK) {
 		judge_ok(answer->body, ret);
@@ -197,7 +196,8 @@ static void grpc_judge(const struct otlp_answer *answer, struct otlp_verdict *re
 
 const struct otlp_variant otlp_grpc_variant = {
 	.path = "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-	.signal_port = "4317 (gRPC)",
+	.speaks = "OTLP/gRPC",
+	.port = "4317",
 	.http2 = true,
 	.headers = grpc_headers,
 	.frame = grpc_frame,

@@ -11,10 +11,10 @@
 static const uint64_t QUIET_NS = 10000000000;
 
 bool otlp_health_init(struct otlp_health *h, const struct stats *stats, const char *url,
-		      size_t max_spans, const char *port)
+		      size_t max_spans, const char *speaks)
 {
 	*h = (struct otlp_health){
-		.stats = stats, .port = port, .max_spans = max_spans, .url = strdup(url)
+		.stats = stats, .speaks = speaks, .max_spans = max_spans, .url = strdup(url)
 	};
 	return h->url != NULL;
 }
@@ -66,15 +66,15 @@ void otlp_health_note(struct otlp_health *h, const struct otlp_verdict *v, uint6
 	if (v->outcome == OTLP_UNREACHABLE)
 		log_warning("no spans get through to %s: %s; up to %zu wait, more are dropped; "
 			    "start a collector that "
-			    "listens there on port %s, or set OTEL_EXPORTER_OTLP_ENDPOINT",
-			    h->url, v->text, h->max_spans, h->port);
+			    "takes %s there, or set OTEL_EXPORTER_OTLP_ENDPOINT",
+			    h->url, v->text, h->max_spans, h->speaks);
 	else if (v->outcome == OTLP_BUSY)
 		log_warning("the collector at %s can't take spans now: %s; up to %zu wait, more "
 			    "are dropped",
 			    h->url, v->text, h->max_spans);
 	else
 		log_warning("the collector at %s refuses spans: %s; they are dropped; check that "
-			    "OTEL_EXPORTER_OTLP_ENDPOINT, _PROTOCOL and _HEADERS are what it "
-			    "expects (port %s)",
-			    h->url, v->text, h->port);
+			    "it takes %s there, and "
+			    "what OTEL_EXPORTER_OTLP_HEADERS it wants",
+			    h->url, v->text, h->speaks);
 }

@@ -15,8 +15,8 @@
 
 struct otlp_health {
 	const struct stats *stats;
-	char *url;        /* owned */
-	const char *port; /* what the variant expects to be spoken there */
+	char *url;          /* owned */
+	const char *speaks; /* what is spoken to it, "OTLP/gRPC" */
 	size_t max_spans;
 	uint32_t said;     /* a bit for each kind of trouble that was logged since the collector was
 			      last well */
@@ -25,9 +25,9 @@ struct otlp_health {
 	uint64_t quiet_until_ns;
 };
 
-/* `stats` and `port` are borrowed. False when out of memory. */
+/* `stats` and `speaks` are borrowed. False when out of memory. */
 bool otlp_health_init(struct otlp_health *h, const struct stats *stats, const char *url,
-		      size_t max_spans, const char *port);
+		      size_t max_spans, const char *speaks);
 void otlp_health_free(struct otlp_health *h);
 /* How a request ended. */
 void otlp_health_note(struct otlp_health *h, const struct otlp_verdict *verdict, uint64_t now_ns);

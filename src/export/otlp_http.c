@@ -37,7 +37,7 @@ static void http_judge(const struct otlp_answer *answer, struct otlp_verdict *re
 	char why[OTLP_TEXT_BYTES / 2] = "";
 	uint64_t unused;
 
-	if (otlp_judge_transfer(answer, "", ret))
+	if (otlp_judge_transfer(answer, ret))
 		return;
 	if (status >= 200 && status < 300) {
 		otlp_judge_response(answer->body, is_json(answer->content_type), ret);
@@ -54,7 +54,8 @@ static void http_judge(const struct otlp_answer *answer, struct otlp_verdict *re
 
 const struct otlp_variant otlp_http_variant = {
 	.path = "",
-	.signal_port = "4318 (HTTP)",
+	.speaks = "OTLP/HTTP",
+	.port = "4318",
 	.http2 = false,
 	.headers = http_headers,
 	.frame = http_frame,
