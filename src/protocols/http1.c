@@ -8,7 +8,7 @@
 #include "protocols/http1_span.h"
 #include "protocols/http1_state.h"
 
-/* A truncated first line is taken for a request's only when this much of it is there. */
+/* A first line whose end is not there is taken for a request's when this much of it is. */
 enum { HTTP1_TRUNCATED_MIN_BYTES = 64 };
 
 void http1_forget(struct http1_state *st, struct exchange *ex)
@@ -89,9 +89,9 @@ static enum protocol_match match_request(const uint8_t *data, size_t len, bool t
 		return PROTOCOL_REQUEST;
 	if (used == HTTP1_BAD || len > HTTP1_DETECT_MAX_BYTES)
 		return PROTOCOL_NO;
-	if (truncated)
-		return plausible_start(data + blank, len - blank) ? PROTOCOL_REQUEST : PROTOCOL_NO;
-	return PROTOCOL_MAYBE;
+	if (plausible_start(data + blank, len - blank))
+		return PROTOCOL_REQUEST;
+	return truncated ? PROTOCOL_NO : PROTOCOL_MAYBE;
 }
 
 static enum protocol_match match_response(const uint8_t *data, size_t len, bool truncated)

@@ -51,8 +51,21 @@ static enum protocol_match known_command(const uint8_t *data, size_t len)
 	return known_name(slice_of(data + used, (size_t)h.value)) ? PROTOCOL_REQUEST : PROTOCOL_NO;
 }
 
+/* Words that begin a line of memcached's as well; that protocol knows them in lower case only. */
+static bool memcached_word(struct slice name)
+{
+	static const char *const words[] = { "get", "set", "append", "incr", "decr", "touch", "quit" };
+	size_t i;
+
+	for (i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		if (slice_eq(name, words[i]))
+			return true;
+	}
+	return false;
+}
+
 /* "PING\r\n": a line whose first word is a known command. */
-static enum protocol_match match_inline(const uint8_t *data, size_t len)
+static enum protocol_match match_inline(const uint8_t *data, size_t len, bool known)
 {
 	size_t n = 0;
 
@@ -61,6 +74,8 @@ static enum protocol_match match_inline(const uint8_t *data, size_t len)
 	if (n == len)
 		return redis_command_name_ok(slice_of(data, n)) ? PROTOCOL_MAYBE : PROTOCOL_NO;
 	if (n > REDIS_NAME_MAX_BYTES || !known_name(slice_of(data, n)))
+		return PROTOCOL_NO;
+	if (!known && memcached_word(slice_of(data, n)))
 		return PROTOCOL_NO;
 	if (!memchr(data + n, '\n', len - n))
 		return len < REDIS_ARG_MAX_BYTES ? PROTOCOL_MAYBE : PROTOCOL_NO;
@@ -84,7 +99,7 @@ enum protocol_match redis_match(const struct connection *c, enum io_dir dir, con
 	}
 	start = command_start(data, len);
 	if (start < 0)
-		m = passive && data[0] != '*' ? match_inline(data, len) : PROTOCOL_NO;
+		m = passive && data[0] != '*' ? match_inline(data, len, c->protocol == &redis_protocol) : PROTOCOL_NO;
 	else if (start == 0)
 		m = PROTOCOL_MAYBE;
 	else if (passive || active || c->protocol)

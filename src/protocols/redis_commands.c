@@ -132,6 +132,11 @@ const struct redis_command *redis_command_find(struct slice name)
 	return NULL;
 }
 
+const struct redis_command *redis_command_at(size_t i)
+{
+	return i < sizeof(commands) / sizeof(commands[0]) ? &commands[i] : NULL;
+}
+
 bool redis_command_name_ok(struct slice name)
 {
 	static const bool allowed[256] = {

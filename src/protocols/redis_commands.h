@@ -6,6 +6,7 @@
 #define PROTOCOLS_REDIS_COMMANDS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/slice.h"
@@ -47,6 +48,8 @@ struct redis_command {
 
 /* `name` in upper case. NULL when it is not in the table. */
 const struct redis_command *redis_command_find(struct slice name);
+/* The table's entry `i`, in order; NULL behind the last. */
+const struct redis_command *redis_command_at(size_t i);
 /* [A-Za-z0-9_.-]{1,32} */
 bool redis_command_name_ok(struct slice name);
 /* Upper case into `out` (REDIS_NAME_MAX_BYTES); for names that are ok. */
