@@ -32,7 +32,8 @@ class Connection:
 
     def request(self, path, method="GET", body=None, headers=None):
         begin = time.time_ns()
-        self.http.request(method, path, body=body, headers=headers or {})
+        headers = headers or {}
+        self.http.request(method, path, body=body, headers=headers, encode_chunked="Transfer-Encoding" in headers)
         answer = self.http.getresponse()
         content = answer.read()
         return Sent(method, path, answer.status, begin, time.time_ns(), content)

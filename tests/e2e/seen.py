@@ -49,6 +49,13 @@ class Seen:
         return (m[1] or m[2]) if m else None
 
 
+def view(receiver):
+    """All spans of a receiver."""
+    kinds, statuses = {"SERVER": SERVER, "CLIENT": CLIENT}, {"UNSET": UNSET, "ERROR": ERROR}
+    return [Seen(s.trace_id, s.span_id, s.parent_span_id, s.name, kinds.get(s.kind, s.kind), s.start, s.end,
+                 statuses.get(s.status, s.status), s.attributes, s.resource) for s in receiver.spans]
+
+
 def servers(spans, pids=None):
     return [s for s in spans if s.kind == SERVER and (pids is None or s.pid in pids)]
 
