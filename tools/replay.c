@@ -1,7 +1,8 @@
 /*
- * Runs the pure core on events written as text and prints the spans that come out, in a readable and stable form:
- * for golden tests (--golden: events, a line "---", the spans expected; --split: again with every transfer cut in two
- * at every byte, and byte by byte) and to look at a case by hand. The format is described in tests/golden/README.md.
+ * Runs the pure core on events written as text and prints the spans that come out, in a readable
+ * and stable form: for golden tests (--golden: events, a line "---", the spans expected; --split:
+ * again with every transfer cut in two at every byte, and byte by byte) and to look at a case by
+ * hand. The format is described in tests/golden/README.md.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -20,7 +21,9 @@ struct run {
 	struct stats stats;
 };
 
-/* --- running ----------------------------------------------------------------------------------------------------- */
+/* --- running
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 static void on_span(void *ctx, struct span *s)
 {
@@ -120,11 +123,13 @@ static int by_start(const void *a, const void *b)
 static void run_script(const struct script *s, struct run *r, size_t which, long at)
 {
 	struct tracer_options options = { .protocols = protocols_all,
-					  .sampler = { .root = s->has_ratio ? SAMPLER_TRACE_ID_RATIO :
-										     SAMPLER_ALWAYS_ON,
+					  .sampler = { .root = s->has_ratio ? SAMPLER_TRACE_ID_RATIO
+									    : SAMPLER_ALWAYS_ON,
 						       .ratio = s->ratio,
 						       .parent_based = true } };
-	struct tracer_ops ops = { .span = on_span, .resource = on_resource, .random = on_random, .ctx = r };
+	struct tracer_ops ops = {
+		.span = on_span, .resource = on_resource, .random = on_random, .ctx = r
+	};
 	struct tracer *t;
 	uint64_t last = 0;
 	size_t i;
@@ -151,7 +156,9 @@ static void run_free(struct run *r)
 	r->count = 0;
 }
 
-/* --- printing ---------------------------------------------------------------------------------------------------- */
+/* --- printing
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static void put_text(struct buf *out, struct slice text)
 {
@@ -225,7 +232,8 @@ static void put_span(struct buf *out, const struct run *r, size_t i)
 
 	buf_printf(out, "%zu %s ", i + 1, s->kind == SPAN_SERVER ? "SERVER" : "CLIENT");
 	put_text(out, span_name(s));
-	buf_printf(out, " %" PRIu64 "-%" PRIu64 " pid %u ", s->start_ns, s->end_ns, s->resource ? s->resource->pid : 0);
+	buf_printf(out, " %" PRIu64 "-%" PRIu64 " pid %u ", s->start_ns, s->end_ns,
+		   s->resource ? s->resource->pid : 0);
 	put_parent(out, r, s);
 	if (s->status == SPAN_STATUS_ERROR)
 		buf_append_str(out, " ERROR");
@@ -247,11 +255,14 @@ static void put_run(struct buf *out, const struct run *r, bool drops)
 		put_span(out, r, i);
 	for (i = 0; drops && i < DROP_REASON_COUNT; i++) {
 		if (r->stats.drops[i])
-			buf_printf(out, "dropped %s %" PRIu64 "\n", drop_reason_name((enum drop_reason)i), r->stats.drops[i]);
+			buf_printf(out, "dropped %s %" PRIu64 "\n",
+				   drop_reason_name((enum drop_reason)i), r->stats.drops[i]);
 	}
 }
 
-/* --- golden ------------------------------------------------------------------------------------------------------ */
+/* --- golden
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 static struct script script;
 static struct run run;
@@ -264,11 +275,13 @@ static void check(const struct buf *expected, size_t which, long at, bool drops,
 	run_script(&script, &run, which, at);
 	put_run(&got, &run, drops);
 	run_free(&run);
-	if (got.len == expected->len && (!got.len || memcmp(got.data, expected->data, got.len) == 0)) {
+	if (got.len == expected->len &&
+	    (!got.len || memcmp(got.data, expected->data, got.len) == 0)) {
 		passed++;
 	} else {
 		failed++;
-		printf("%s: event %zu, byte %ld: other spans:\n%s", what, which + 1, at, buf_cstr(&got));
+		printf("%s: event %zu, byte %ld: other spans:\n%s", what, which + 1, at,
+		       buf_cstr(&got));
 	}
 	buf_free(&got);
 }
@@ -335,7 +348,8 @@ int main(int argc, char **argv)
 		} else if (strcmp(argv[i], "--split") == 0) {
 			split = true;
 		} else {
-			fprintf(stderr, "usage: replay [FILE] | replay --golden [--split] FILE...\n");
+			fprintf(stderr,
+				"usage: replay [FILE] | replay --golden [--split] FILE...\n");
 			return 2;
 		}
 	}

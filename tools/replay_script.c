@@ -1,4 +1,5 @@
-/* Reads the text format of tools/replay. A mistake in it ends the program: there is nothing to go on with. */
+/* Reads the text format of tools/replay. A mistake in it ends the program: there is nothing to go
+ * on with. */
 #include "replay_script.h"
 
 #include <arpa/inet.h>
@@ -13,9 +14,15 @@ static const struct {
 	const char *name;
 	int error;
 } errors[] = {
-	{ "ECONNRESET", ECONNRESET }, { "EPIPE", EPIPE }, { "ETIMEDOUT", ETIMEDOUT },
-	{ "ECONNREFUSED", ECONNREFUSED }, { "EHOSTUNREACH", EHOSTUNREACH }, { "ENETUNREACH", ENETUNREACH },
-	{ "ECANCELED", ECANCELED }, { "ENOENT", ENOENT }, { "EACCES", EACCES },
+	{ "ECONNRESET", ECONNRESET },
+	{ "EPIPE", EPIPE },
+	{ "ETIMEDOUT", ETIMEDOUT },
+	{ "ECONNREFUSED", ECONNREFUSED },
+	{ "EHOSTUNREACH", EHOSTUNREACH },
+	{ "ENETUNREACH", ENETUNREACH },
+	{ "ECANCELED", ECANCELED },
+	{ "ENOENT", ENOENT },
+	{ "EACCES", EACCES },
 };
 
 static _Noreturn void fail_line(size_t line, const char *what)
@@ -36,7 +43,9 @@ static uint64_t number(size_t line, const char *text)
 
 static int hex_digit(char c)
 {
-	return c >= '0' && c <= '9' ? c - '0' : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10 : -1;
+	return c >= '0' && c <= '9'                     ? c - '0'
+	       : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10
+							: -1;
 }
 
 /* "…" with C escapes, then perhaps *N; gives back where it ends. */
@@ -54,7 +63,7 @@ static char *read_bytes(size_t line, char *p, struct buf *out)
 			buf_append_char(out, (char)(hex_digit(p[1]) << 4 | hex_digit(p[2])));
 			p += 2;
 		} else {
-			buf_append_char(out, *p == 'r'	 ? '\r'
+			buf_append_char(out, *p == 'r'   ? '\r'
 					     : *p == 'n' ? '\n'
 					     : *p == 't' ? '\t'
 					     : *p == '0' ? '\0'
@@ -97,7 +106,8 @@ static size_t split_line(size_t line, char *p, char **words, struct buf *data)
 }
 
 /* 10.0.0.1:80, [::1]:80 */
-static void read_address(size_t line, char *text, struct conn_info *c, uint8_t *address, uint16_t *port)
+static void read_address(size_t line, char *text, struct conn_info *c, uint8_t *address,
+			 uint16_t *port)
 {
 	char *colon = strrchr(text, ':'), *host = text;
 
@@ -172,10 +182,12 @@ static const struct {
 	enum script_kind kind;
 	bool has_conn;
 } kinds[] = {
-	{ "open", EV_OPEN, true },   { "send", EV_IO, true },	   { "recv", EV_IO, true },
-	{ "eof", EV_IO, true },	     { "shut", EV_IO, true },	   { "close", EV_CLOSE, true },
-	{ "fail", EV_FAIL, false },  { "thread", EV_THREAD, false }, { "thread-exit", EV_THREAD_EXIT, false },
-	{ "exit", EV_EXIT, false },  { "lost", EV_LOST, false },   { "tick", EV_TICK, false },
+	{ "open", EV_OPEN, true },      { "send", EV_IO, true },
+	{ "recv", EV_IO, true },        { "eof", EV_IO, true },
+	{ "close", EV_CLOSE, true },    { "fail", EV_FAIL, false },
+	{ "thread", EV_THREAD, false }, { "thread-exit", EV_THREAD_EXIT, false },
+	{ "exit", EV_EXIT, false },     { "lost", EV_LOST, false },
+	{ "tick", EV_TICK, false },
 };
 
 static void read_event(struct script *s, size_t line, char **words, size_t n, struct buf *data)
@@ -185,7 +197,8 @@ static void read_event(struct script *s, size_t line, char **words, size_t n, st
 
 	if (s->count == SCRIPT_MAX_EVENTS)
 		fail_line(line, "too many events");
-	for (k = 0; k < sizeof(kinds) / sizeof(kinds[0]) && strcmp(kinds[k].name, words[0]) != 0; k++)
+	for (k = 0; k < sizeof(kinds) / sizeof(kinds[0]) && strcmp(kinds[k].name, words[0]) != 0;
+	     k++)
 		;
 	if (k == sizeof(kinds) / sizeof(kinds[0]) || n < (kinds[k].has_conn ? 3u : 2u))
 		fail_line(line, "no such event, or too short");

@@ -1,4 +1,5 @@
-/* The text format of tools/replay, described in tests/golden/README.md: lines become events, bytes and all. */
+/* The text format of tools/replay, described in tests/golden/README.md: lines become events, bytes
+ * and all. */
 #ifndef TOOLS_REPLAY_SCRIPT_H
 #define TOOLS_REPLAY_SCRIPT_H
 
@@ -10,7 +11,17 @@
 enum { SCRIPT_MAX_EVENTS = 4096 };
 
 /* One line of the input. */
-enum script_kind { EV_OPEN, EV_IO, EV_CLOSE, EV_FAIL, EV_THREAD, EV_THREAD_EXIT, EV_EXIT, EV_LOST, EV_TICK };
+enum script_kind {
+	EV_OPEN,
+	EV_IO,
+	EV_CLOSE,
+	EV_FAIL,
+	EV_THREAD,
+	EV_THREAD_EXIT,
+	EV_EXIT,
+	EV_LOST,
+	EV_TICK
+};
 
 struct script_event {
 	enum script_kind kind;
@@ -30,7 +41,8 @@ struct script {
 	double ratio; /* of the sampler */
 };
 
-/* Reads up to a line "---" (true) or the end of the file (false). Leaves with a message and status 2 on bad input. */
+/* Reads up to a line "---" (true) or the end of the file (false). Leaves with a message and status
+ * 2 on bad input. */
 bool script_read(FILE *f, struct script *s);
 void script_free(struct script *s);
 

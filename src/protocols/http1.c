@@ -1,6 +1,6 @@
 /*
- * HTTP/1.x connections: recognises them, and owns how each request's exchange ends: with its answer, cut off, or
- * unknown. A status or a time that was not on the wire is never made up.
+ * HTTP/1.x connections: recognises them, and owns how each request's exchange ends: with its
+ * answer, cut off, or unknown. A status or a time that was not on the wire is never made up.
  */
 #include "protocols/http1.h"
 
@@ -58,13 +58,15 @@ void http1_settle_lost(struct connection *c)
 	}
 }
 
-
-/* --- detection --------------------------------------------------------------------------------------------------- */
+/* --- detection
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 /* "GET /…": enough of a line that goes on behind what was captured. */
 static bool plausible_start(const uint8_t *data, size_t len)
 {
-	static const char *const starts[] = { "GET /", "POST /", "PUT /", "HEAD /", "DELETE /", "PATCH /", "OPTIONS /" };
+	static const char *const starts[] = { "GET /",    "POST /",  "PUT /",    "HEAD /",
+					      "DELETE /", "PATCH /", "OPTIONS /" };
 	size_t i;
 
 	if (len < HTTP1_TRUNCATED_MIN_BYTES)
@@ -108,8 +110,8 @@ static enum protocol_match match_response(const uint8_t *data, size_t len, bool 
 	return truncated ? PROTOCOL_NO : PROTOCOL_MAYBE;
 }
 
-enum protocol_match http1_match(const struct connection *c, enum io_dir dir, const uint8_t *data, size_t len,
-				size_t total)
+enum protocol_match http1_match(const struct connection *c, enum io_dir dir, const uint8_t *data,
+				size_t len, size_t total)
 {
 	enum protocol_match request = PROTOCOL_NO, response = PROTOCOL_NO;
 	bool known = c->protocol == &http1_protocol;
@@ -123,7 +125,9 @@ enum protocol_match http1_match(const struct connection *c, enum io_dir dir, con
 	return response != PROTOCOL_NO ? response : request;
 }
 
-/* --- the end ----------------------------------------------------------------------------------------------------- */
+/* --- the end
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 static void end_exchange(struct connection *c, struct exchange *ex, struct slice error)
 {
@@ -137,7 +141,8 @@ static void end_exchange(struct connection *c, struct exchange *ex, struct slice
 	} else if (!(ex->scratch[0] & EX_HEAD_DONE) && !ex->response_ns) {
 		http1_drop(c, ex);
 	} else {
-		span_set_error(ex->span, error.len ? error : net_error_type(net_cut_off_error(c, ex)));
+		span_set_error(ex->span,
+			       error.len ? error : net_error_type(net_cut_off_error(c, ex)));
 		http1_finish(c, ex, connection_now(c));
 	}
 }
@@ -152,8 +157,9 @@ static void end_all(struct connection *c, int error)
 }
 
 /*
- * A client's failed send is not the end: the server may have answered early, and its answer may wait to be read.
- * A server whose peer has only closed its sending half (or gone away; that shows when the answer is sent) goes on.
+ * A client's failed send is not the end: the server may have answered early, and its answer may
+ * wait to be read. A server whose peer has only closed its sending half (or gone away; that shows
+ * when the answer is sent) goes on.
  */
 static void http1_end(struct connection *c, enum io_dir dir, int error)
 {
@@ -161,7 +167,7 @@ static void http1_end(struct connection *c, enum io_dir dir, int error)
 	bool gone = !c->event;
 
 	if (c->role == ROLE_SERVER) {
-		if (error || dir == IO_SEND || gone)
+		if (error || gone)
 			end_all(c, error);
 		return;
 	}
@@ -190,7 +196,8 @@ static void http1_lost(struct connection *c, enum io_dir dir)
 
 static ssize_t http1_step(struct connection *c, enum io_dir dir, const uint8_t *data, size_t len)
 {
-	return dir == connection_request_dir(c) ? http1_request_step(c, data, len) : http1_response_step(c, data, len);
+	return dir == connection_request_dir(c) ? http1_request_step(c, data, len)
+						: http1_response_step(c, data, len);
 }
 
 static void http1_free(void *state)

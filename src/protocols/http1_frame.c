@@ -1,6 +1,7 @@
 /*
- * Message framing of HTTP/1.x (RFC 9112, 6): heads are put together, bodies are passed over by length. Where bytes
- * that framing needs were not captured it becomes "unframed" until a head begins an event; it never guesses within.
+ * Message framing of HTTP/1.x (RFC 9112, 6): heads are put together, bodies are passed over by
+ * length. Where bytes that framing needs were not captured it becomes "unframed" until a head
+ * begins an event; it never guesses within.
  */
 #include "protocols/http1_state.h"
 
@@ -29,10 +30,12 @@ static void begin_message(struct http1_side *side)
 	side->chunked = false;
 }
 
-/* --- bodies: the same for both directions ------------------------------------------------------------------------ */
+/* --- bodies: the same for both directions
+ * ------------------------------------------------------------------------ */
 
 /* A chunk is passed over with the line end behind it, which is as long as that of its size line. */
-static ssize_t chunk_step(struct connection *c, enum io_dir dir, struct http1_side *side, const uint8_t *data, size_t len)
+static ssize_t chunk_step(struct connection *c, enum io_dir dir, struct http1_side *side,
+			  const uint8_t *data, size_t len)
 {
 	struct stream *s = connection_stream(c, dir);
 	uint64_t size = 0;
@@ -52,23 +55,24 @@ static ssize_t chunk_step(struct connection *c, enum io_dir dir, struct http1_si
 }
 
 /* Consumes one trailer line; *ret_done at the blank one. */
-static ssize_t trailer_step(struct connection *c, enum io_dir dir, struct http1_side *side, const uint8_t *data, size_t len,
-			    bool *ret_done)
+static ssize_t trailer_step(struct connection *c, enum io_dir dir, struct http1_side *side,
+			    const uint8_t *data, size_t len, bool *ret_done)
 {
 	struct slice line;
 	ssize_t used = http1_line(data, len, &line);
 
 	if (used == HTTP1_MORE) {
 		side->chunked = true;
-		return connection_stream(c, dir)->missing ? unframe(c, dir, side, len) : STREAM_MORE;
+		return connection_stream(c, dir)->missing ? unframe(c, dir, side, len)
+							  : STREAM_MORE;
 	}
 	*ret_done = line.len == 0;
 	return used;
 }
 
 /* A step within a body; *ret_done when it is whole. */
-static ssize_t body_step(struct connection *c, enum io_dir dir, struct http1_side *side, const uint8_t *data, size_t len,
-			 bool *ret_done)
+static ssize_t body_step(struct connection *c, enum io_dir dir, struct http1_side *side,
+			 const uint8_t *data, size_t len, bool *ret_done)
 {
 	switch (side->stage) {
 	case STAGE_BODY:
@@ -83,7 +87,8 @@ static ssize_t body_step(struct connection *c, enum io_dir dir, struct http1_sid
 	}
 }
 
-/* How a head's fields frame what follows: the stage, with the skip set; STAGE_HEAD when there is no body. */
+/* How a head's fields frame what follows: the stage, with the skip set; STAGE_HEAD when there is no
+ * body. */
 static uint8_t frame_body(struct connection *c, enum io_dir dir, const struct http1_fields *f)
 {
 	if (f->has_coding)
@@ -94,18 +99,23 @@ static uint8_t frame_body(struct connection *c, enum io_dir dir, const struct ht
 	return f->length ? STAGE_BODY : STAGE_HEAD;
 }
 
-/* A step that took all there was, when bytes follow that were not captured and that no length tells to pass over. */
-static ssize_t step_done(struct connection *c, enum io_dir dir, struct http1_side *side, ssize_t used, size_t len)
+/* A step that took all there was, when bytes follow that were not captured and that no length tells
+ * to pass over. */
+static ssize_t step_done(struct connection *c, enum io_dir dir, struct http1_side *side,
+			 ssize_t used, size_t len)
 {
 	const struct stream *s = connection_stream(c, dir);
 
-	if (used < 0 || (size_t)used < len || !s->missing || s->skip || side->stage == STAGE_UNFRAMED)
+	if (used < 0 || (size_t)used < len || !s->missing || s->skip ||
+	    side->stage == STAGE_UNFRAMED)
 		return used;
 	side->chunked = side->stage == STAGE_CHUNK_SIZE || side->stage == STAGE_TRAILER;
 	return unframe(c, dir, side, len);
 }
 
-/* --- requests ---------------------------------------------------------------------------------------------------- */
+/* --- requests
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static ssize_t bad_request(struct connection *c)
 {
@@ -192,7 +202,8 @@ static ssize_t request_head(struct connection *c, const uint8_t *data, size_t le
 	return read_request_head(c, data, (size_t)used, true) ? used : bad_request(c);
 }
 
-/* True when an unframed side is at the start of an event; false again once the bytes turned out to be no head. */
+/* True when an unframed side is at the start of an event; false again once the bytes turned out to
+ * be no head. */
 static bool at_event_start(struct connection *c, enum io_dir dir, struct http1_side *side)
 {
 	uint64_t chunk = connection_stream(c, dir)->chunk;
@@ -244,10 +255,13 @@ ssize_t http1_request_step(struct connection *c, const uint8_t *data, size_t len
 {
 	struct http1_state *st = c->state;
 
-	return step_done(c, connection_request_dir(c), &st->request, request_step(c, data, len), len);
+	return step_done(c, connection_request_dir(c), &st->request, request_step(c, data, len),
+			 len);
 }
 
-/* --- responses --------------------------------------------------------------------------------------------------- */
+/* --- responses
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static void finish_response(struct connection *c)
 {
@@ -259,7 +273,8 @@ static void finish_response(struct connection *c)
 }
 
 /* A final status: the body's framing, or the end of HTTP on this connection. */
-static ssize_t frame_response(struct connection *c, int status, const struct http1_fields *f, ssize_t used)
+static ssize_t frame_response(struct connection *c, int status, const struct http1_fields *f,
+			      ssize_t used)
 {
 	struct http1_state *st = c->state;
 	uint64_t flags = st->answering ? st->answering->scratch[0] : 0;
@@ -285,7 +300,8 @@ static ssize_t frame_response(struct connection *c, int status, const struct htt
 }
 
 /* The status line and what is there of the fields; the whole head when `used` is its length. */
-static ssize_t read_response_head(struct connection *c, const uint8_t *data, size_t len, bool framed)
+static ssize_t read_response_head(struct connection *c, const uint8_t *data, size_t len,
+				  bool framed)
 {
 	struct http1_state *st = c->state;
 	struct exchange *ex = st->answering;
@@ -346,7 +362,8 @@ static bool ends_with_last_chunk(const uint8_t *data, size_t len)
 	static const char last[] = "\r\n0\r\n\r\n";
 	size_t n = sizeof(last) - 1;
 
-	return (len >= n && memcmp(data + len - n, last, n) == 0) || (len == n - 2 && memcmp(data, last + 2, len) == 0);
+	return (len >= n && memcmp(data + len - n, last, n) == 0) ||
+	       (len == n - 2 && memcmp(data, last + 2, len) == 0);
 }
 
 static ssize_t response_unframed(struct connection *c, const uint8_t *data, size_t len)
@@ -355,7 +372,8 @@ static ssize_t response_unframed(struct connection *c, const uint8_t *data, size
 	enum io_dir dir = http1_response_dir(c);
 	struct stream *s = connection_stream(c, dir);
 
-	if (at_event_start(c, dir, &st->response) && (st->lost || !st->answering || c->exchange_count > 1)) {
+	if (at_event_start(c, dir, &st->response) &&
+	    (st->lost || !st->answering || c->exchange_count > 1)) {
 		enum protocol_match m = http1_match(c, dir, data, len, len + s->missing);
 
 		if (m == PROTOCOL_MAYBE && !s->missing)

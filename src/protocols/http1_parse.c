@@ -1,13 +1,14 @@
 /*
- * HTTP/1.x syntax over borrowed bytes. Every loop moves forward, every access is inside the slice it was given; what
- * is not HTTP is BAD, what may still become it is MORE.
+ * HTTP/1.x syntax over borrowed bytes. Every loop moves forward, every access is inside the slice
+ * it was given; what is not HTTP is BAD, what may still become it is MORE.
  */
 #include "protocols/http1_parse.h"
 
 /* Token characters of RFC 9110, 5.6.2. */
 static const bool token_chars[256] = {
-	['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1, ['&'] = 1, ['\''] = 1, ['*'] = 1, ['+'] = 1, ['-'] = 1, ['.'] = 1,
-	['^'] = 1, ['_'] = 1, ['`'] = 1, ['|'] = 1, ['~'] = 1, ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1,
+	['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1,         ['&'] = 1,         ['\''] = 1,
+	['*'] = 1, ['+'] = 1, ['-'] = 1, ['.'] = 1,         ['^'] = 1,         ['_'] = 1,
+	['`'] = 1, ['|'] = 1, ['~'] = 1, ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1,
 };
 
 struct slice http1_trim(struct slice s)
@@ -16,7 +17,8 @@ struct slice http1_trim(struct slice s)
 		s.data++;
 		s.len--;
 	}
-	while (s.len && (s.data[s.len - 1] == ' ' || s.data[s.len - 1] == '\t' || s.data[s.len - 1] == '\r'))
+	while (s.len &&
+	       (s.data[s.len - 1] == ' ' || s.data[s.len - 1] == '\t' || s.data[s.len - 1] == '\r'))
 		s.len--;
 	return s;
 }
@@ -60,7 +62,8 @@ ssize_t http1_line(const uint8_t *data, size_t len, struct slice *ret)
 	return (ssize_t)n + 1;
 }
 
-/* "HTTP/1." and a digit at `s`, or so far as there are bytes. -1: no; 0: so far; else the length. */
+/* "HTTP/1." and a digit at `s`, or so far as there are bytes. -1: no; 0: so far; else the length.
+ */
 static int match_version(struct slice s, int *ret_minor)
 {
 	static const char prefix[] = "HTTP/1.";
@@ -144,7 +147,8 @@ ssize_t http1_status_line(const uint8_t *data, size_t len, struct http1_status_l
 			return HTTP1_BAD;
 		status = status * 10 + (line.data[i] - '0');
 	}
-	if (status < 100 || (line.len > (size_t)n + 4 && line.data[n + 4] != ' ' && line.data[n + 4] != '\r'))
+	if (status < 100 ||
+	    (line.len > (size_t)n + 4 && line.data[n + 4] != ' ' && line.data[n + 4] != '\r'))
 		return HTTP1_BAD;
 	ret->status = status;
 	ret->minor = minor;
@@ -248,7 +252,8 @@ ssize_t http1_chunk_size(const uint8_t *data, size_t len, uint64_t *ret_size)
 			return HTTP1_BAD;
 		size = size << 4 | (uint64_t)hex_value(line.data[i]);
 	}
-	if (i == 0 || (i < line.len && line.data[i] != ';' && line.data[i] != ' ' && line.data[i] != '\t'))
+	if (i == 0 ||
+	    (i < line.len && line.data[i] != ';' && line.data[i] != ' ' && line.data[i] != '\t'))
 		return HTTP1_BAD;
 	*ret_size = size;
 	return used;
@@ -284,7 +289,8 @@ static void read_trace_field(struct slice name, struct slice value, struct http1
 	if (slice_caseeq(name, "traceparent")) {
 		f->traceparent_count++;
 		keep_first(&f->traceparent, value);
-	} else if (slice_caseeq(name, "tracestate") && f->tracestate_count < HTTP1_TRACESTATE_MAX_FIELDS) {
+	} else if (slice_caseeq(name, "tracestate") &&
+		   f->tracestate_count < HTTP1_TRACESTATE_MAX_FIELDS) {
 		f->tracestate[f->tracestate_count++] = value;
 	}
 }

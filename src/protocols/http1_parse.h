@@ -1,7 +1,7 @@
 /*
- * The syntax of HTTP/1.x messages (RFC 9110, RFC 9112): finds the end of a head, reads start lines, header fields and
- * chunk sizes. Pure: borrowed bytes in, slices of them out; no memory, no state but what the caller passes.
- * Lenient where peers are: a bare LF ends a line as CR LF does.
+ * The syntax of HTTP/1.x messages (RFC 9110, RFC 9112): finds the end of a head, reads start lines,
+ * header fields and chunk sizes. Pure: borrowed bytes in, slices of them out; no memory, no state
+ * but what the caller passes. Lenient where peers are: a bare LF ends a line as CR LF does.
  */
 #ifndef PROTOCOLS_HTTP1_PARSE_H
 #define PROTOCOLS_HTTP1_PARSE_H
@@ -31,7 +31,8 @@ struct http1_status_line {
 
 enum { HTTP1_TRACESTATE_MAX_FIELDS = 4 };
 
-/* The fields that framing and spans need; an empty slice where there is none, the first where there are several. */
+/* The fields that framing and spans need; an empty slice where there is none, the first where there
+ * are several. */
 struct http1_fields {
 	struct slice host, user_agent, forwarded, forwarded_for, forwarded_host, forwarded_proto;
 	struct slice traceparent, tracestate[HTTP1_TRACESTATE_MAX_FIELDS];
@@ -42,8 +43,8 @@ struct http1_fields {
 };
 
 /*
- * The length of the head at `data`, its blank line included, or HTTP1_MORE. *scanned (0 at first) says how far an
- * earlier call with the same, shorter bytes has looked.
+ * The length of the head at `data`, its blank line included, or HTTP1_MORE. *scanned (0 at first)
+ * says how far an earlier call with the same, shorter bytes has looked.
  */
 ssize_t http1_head_length(const uint8_t *data, size_t len, size_t *scanned);
 /* The length of the line at `data` with its LF, or HTTP1_MORE; *ret is the line without its end. */
@@ -52,15 +53,17 @@ ssize_t http1_line(const uint8_t *data, size_t len, struct slice *ret);
 ssize_t http1_request_line(const uint8_t *data, size_t len, struct http1_request_line *ret);
 ssize_t http1_status_line(const uint8_t *data, size_t len, struct http1_status_line *ret);
 /*
- * The next header field of *head (the lines behind the start line; *head moves on). False at the end. Lines that
- * are no field, and folded continuations, are passed over. Values come without the white space around them.
+ * The next header field of *head (the lines behind the start line; *head moves on). False at the
+ * end. Lines that are no field, and folded continuations, are passed over. Values come without the
+ * white space around them.
  */
 bool http1_header_next(struct slice *head, struct slice *ret_name, struct slice *ret_value);
 /* Reads all fields of a head (the lines behind the start line). */
 void http1_fields_read(struct slice head, struct http1_fields *ret);
 /* "5", also "5, 5" (RFC 9112, 6.3). False when it is not one number below 2^63. */
 bool http1_content_length(struct slice value, uint64_t *ret);
-/* The first, and the next, element of a comma-separated list; empty ones are left out. False at the end. */
+/* The first, and the next, element of a comma-separated list; empty ones are left out. False at the
+ * end. */
 bool http1_list_next(struct slice *list, struct slice *ret_item);
 /* The length of a chunk-size line, HTTP1_MORE or HTTP1_BAD. */
 ssize_t http1_chunk_size(const uint8_t *data, size_t len, uint64_t *ret_size);

@@ -1,4 +1,5 @@
-/* Builds the attributes of HTTP spans. Nothing is invented: what the head does not say is left out. */
+/* Builds the attributes of HTTP spans. Nothing is invented: what the head does not say is left out.
+ */
 #include "protocols/http1_span.h"
 
 #include <inttypes.h>
@@ -132,8 +133,8 @@ static void read_x_forwarded(const struct http1_fields *f, struct origin *o)
 }
 
 /* Splits "scheme://authority/rest"; false for the other forms of a target. */
-static bool split_absolute(struct slice target, struct slice *ret_scheme, struct slice *ret_authority,
-			   struct slice *ret_rest)
+static bool split_absolute(struct slice target, struct slice *ret_scheme,
+			   struct slice *ret_authority, struct slice *ret_rest)
 {
 	const uint8_t *sep, *p, *end = target.data + target.len;
 
@@ -152,12 +153,14 @@ static bool split_absolute(struct slice target, struct slice *ret_scheme, struct
 
 static int default_port(struct slice scheme)
 {
-	return slice_caseeq(scheme, "https") ? PORT_HTTPS : slice_caseeq(scheme, "http") ? PORT_HTTP : 0;
+	return slice_caseeq(scheme, "https")  ? PORT_HTTPS
+	       : slice_caseeq(scheme, "http") ? PORT_HTTP
+					      : 0;
 }
 
 static bool known_method(struct slice m)
 {
-	static const char *const methods[] = { "GET",	"POST",	   "PUT",   "HEAD",    "DELETE",
+	static const char *const methods[] = { "GET",   "POST",    "PUT",   "HEAD",    "DELETE",
 					       "PATCH", "OPTIONS", "TRACE", "CONNECT", "QUERY" };
 	size_t i;
 
@@ -199,8 +202,8 @@ static void add_server(struct span *s, struct authority a)
 }
 
 /* The request as the server sees it: `rest` is the target from its path on. */
-static void add_server_side(struct span *s, struct slice rest, const struct origin *o, const struct net_text *net,
-			    struct buf *work)
+static void add_server_side(struct span *s, struct slice rest, const struct origin *o,
+			    const struct net_text *net, struct buf *work)
 {
 	const uint8_t *question = rest.len ? memchr(rest.data, '?', rest.len) : NULL;
 	size_t path = question ? (size_t)(question - rest.data) : rest.len;
@@ -209,7 +212,8 @@ static void add_server_side(struct span *s, struct slice rest, const struct orig
 	span_add_str(s, "url.path", cut(slice_of(rest.data, path), HTTP1_PATH_MAX_BYTES));
 	if (question && path + 1 < rest.len) {
 		buf_reset(work);
-		redact_query(work, slice_of(question + 1, rest.len - path - 1), HTTP1_QUERY_MAX_BYTES);
+		redact_query(work, slice_of(question + 1, rest.len - path - 1),
+			     HTTP1_QUERY_MAX_BYTES);
 		span_add_str(s, "url.query", slice_of(work->data, work->len));
 	}
 	span_add_str(s, "url.scheme", cut(o->scheme, HTTP1_HOST_MAX_BYTES));
@@ -219,8 +223,9 @@ static void add_server_side(struct span *s, struct slice rest, const struct orig
 }
 
 /* A client's URL: the target when it is a whole one, else scheme, host and target. */
-static void add_client_side(struct span *s, const struct http1_request_line *line, struct slice host,
-			    const struct origin *o, bool absolute, struct buf *work)
+static void add_client_side(struct span *s, const struct http1_request_line *line,
+			    struct slice host, const struct origin *o, bool absolute,
+			    struct buf *work)
 {
 	buf_reset(work);
 	if (absolute || slice_eq(line->method, "CONNECT")) {
@@ -238,11 +243,13 @@ static void add_client_side(struct span *s, const struct http1_request_line *lin
 }
 
 /* "host:port" of the end that serves, for requests without Host. */
-static struct slice address_authority(struct connection *c, const struct net_text *net, char *out, size_t cap)
+static struct slice address_authority(struct connection *c, const struct net_text *net, char *out,
+				      size_t cap)
 {
 	struct slice host = net_server(net, c);
 	bool v6 = c->info.family == CONN_INET6;
-	int n = snprintf(out, cap, "%s%.*s%s", v6 ? "[" : "", (int)host.len, (const char *)host.data, v6 ? "]" : "");
+	int n = snprintf(out, cap, "%s%.*s%s", v6 ? "[" : "", (int)host.len,
+			 (const char *)host.data, v6 ? "]" : "");
 
 	if (net_server_port(c))
 		n += snprintf(out + n, cap - (size_t)n, ":%u", net_server_port(c));
@@ -267,8 +274,9 @@ static void set_context(struct exchange *ex, const struct http1_fields *f, struc
 	exchange_set_context(ex, f->traceparent, slice_of(work->data, work->len));
 }
 
-void http1_span_request(struct exchange *ex, const struct http1_request_line *line, const struct http1_fields *fields,
-			const struct net_text *net, struct buf *work)
+void http1_span_request(struct exchange *ex, const struct http1_request_line *line,
+			const struct http1_fields *fields, const struct net_text *net,
+			struct buf *work)
 {
 	struct connection *c = ex->conn;
 	bool server = c->role == ROLE_SERVER, connect = slice_eq(line->method, "CONNECT");
@@ -307,7 +315,8 @@ void http1_span_request(struct exchange *ex, const struct http1_request_line *li
 	net_add_peer(ex->span, net, c);
 	add_version(ex->span, line->minor);
 	if (server && fields->user_agent.len)
-		span_add_str(ex->span, "user_agent.original", cut(fields->user_agent, HTTP1_USER_AGENT_MAX_BYTES));
+		span_add_str(ex->span, "user_agent.original",
+			     cut(fields->user_agent, HTTP1_USER_AGENT_MAX_BYTES));
 	set_context(ex, fields, work);
 }
 

@@ -1,6 +1,7 @@
 /*
- * What an HTTP span says (OpenTelemetry semantic conventions 1.44, "http", stable part): names, attributes and
- * status from heads that http1_parse.h has read. It follows no framing and keeps nothing.
+ * What an HTTP span says (OpenTelemetry semantic conventions 1.44, "http", stable part): names,
+ * attributes and status from heads that http1_parse.h has read. It follows no framing and keeps
+ * nothing.
  */
 #ifndef PROTOCOLS_HTTP1_SPAN_H
 #define PROTOCOLS_HTTP1_SPAN_H
@@ -20,8 +21,9 @@ enum {
 };
 
 /* `work` is scratch memory, overwritten. */
-void http1_span_request(struct exchange *ex, const struct http1_request_line *line, const struct http1_fields *fields,
-			const struct net_text *net, struct buf *work);
+void http1_span_request(struct exchange *ex, const struct http1_request_line *line,
+			const struct http1_fields *fields, const struct net_text *net,
+			struct buf *work);
 /* The answer came before the request's head was whole: only the connection is known. */
 void http1_span_unread_request(struct exchange *ex, const struct net_text *net);
 /* The final status of the answer. */

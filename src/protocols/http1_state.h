@@ -1,7 +1,7 @@
 /*
- * What http1.c (the life of exchanges) and http1_frame.c (message framing) share: the state of a connection.
- * Invariant: reading is the request whose head or body is being read, answering the one whose answer is; each is
- * NULL or in the connection's list.
+ * What http1.c (the life of exchanges) and http1_frame.c (message framing) share: the state of a
+ * connection. Invariant: reading is the request whose head or body is being read, answering the one
+ * whose answer is; each is NULL or in the connection's list.
  */
 #ifndef PROTOCOLS_HTTP1_STATE_H
 #define PROTOCOLS_HTTP1_STATE_H
@@ -20,7 +20,8 @@ enum http1_stage {
 	STAGE_CHUNK_SIZE,
 	STAGE_TRAILER,
 	STAGE_UNTIL_CLOSE,
-	STAGE_UNFRAMED, /* bytes that framing needed were not captured: look for the next head at an event's start */
+	STAGE_UNFRAMED, /* bytes that framing needed were not captured: look for the next head at an
+			   event's start */
 };
 
 struct http1_side {
@@ -44,8 +45,8 @@ struct http1_state {
 /* exchange.scratch[0] */
 enum { EX_HEAD_DONE = 1 << 0, EX_IS_HEAD = 1 << 1, EX_IS_CONNECT = 1 << 2, EX_HAS_STATUS = 1 << 3 };
 
-enum protocol_match http1_match(const struct connection *c, enum io_dir dir, const uint8_t *data, size_t len,
-				size_t total);
+enum protocol_match http1_match(const struct connection *c, enum io_dir dir, const uint8_t *data,
+				size_t len, size_t total);
 ssize_t http1_request_step(struct connection *c, const uint8_t *data, size_t len);
 ssize_t http1_response_step(struct connection *c, const uint8_t *data, size_t len);
 
@@ -58,7 +59,8 @@ static inline enum io_dir http1_response_dir(const struct connection *c)
 void http1_finish(struct connection *c, struct exchange *ex, uint64_t end_ns);
 /* No span; counted. */
 void http1_drop(struct connection *c, struct exchange *ex);
-/* Nothing more will be known of it: it ends with its answer's last byte that we saw, or is dropped. */
+/* Nothing more will be known of it: it ends with its answer's last byte that we saw, or is dropped.
+ */
 void http1_settle(struct connection *c, struct exchange *ex);
 /* A new request proves that what was in flight when bytes were lost is over. */
 void http1_settle_lost(struct connection *c);

@@ -1,4 +1,5 @@
-/* The protocols that the tracer is given, in the order in which they are asked. A new one is one row. */
+/* The protocols that the tracer is given, in the order in which they are asked. A new one is one
+ * row. */
 #ifndef PROTOCOLS_PROTOCOLS_H
 #define PROTOCOLS_PROTOCOLS_H
 

@@ -1,6 +1,6 @@
 /*
- * Redis connections: recognises them, and owns how what is in flight ends when bytes are lost or the connection is
- * gone. An answer that was not seen is never made up.
+ * Redis connections: recognises them, and owns how what is in flight ends when bytes are lost or
+ * the connection is gone. An answer that was not seen is never made up.
  */
 #include "protocols/redis.h"
 
@@ -54,7 +54,9 @@ static enum protocol_match known_command(const uint8_t *data, size_t len)
 /* Words that begin a line of memcached's as well; that protocol knows them in lower case only. */
 static bool memcached_word(struct slice name)
 {
-	static const char *const words[] = { "get", "set", "append", "incr", "decr", "touch", "quit" };
+	static const char *const words[] = {
+		"get", "set", "append", "incr", "decr", "touch", "quit"
+	};
 	size_t i;
 
 	for (i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
@@ -69,7 +71,8 @@ static enum protocol_match match_inline(const uint8_t *data, size_t len, bool kn
 {
 	size_t n = 0;
 
-	while (n < len && n <= REDIS_NAME_MAX_BYTES && data[n] != ' ' && data[n] != '\r' && data[n] != '\n')
+	while (n < len && n <= REDIS_NAME_MAX_BYTES && data[n] != ' ' && data[n] != '\r' &&
+	       data[n] != '\n')
 		n++;
 	if (n == len)
 		return redis_command_name_ok(slice_of(data, n)) ? PROTOCOL_MAYBE : PROTOCOL_NO;
@@ -82,8 +85,8 @@ static enum protocol_match match_inline(const uint8_t *data, size_t len, bool kn
 	return PROTOCOL_REQUEST;
 }
 
-enum protocol_match redis_match(const struct connection *c, enum io_dir dir, const uint8_t *data, size_t len,
-				size_t total)
+enum protocol_match redis_match(const struct connection *c, enum io_dir dir, const uint8_t *data,
+				size_t len, size_t total)
 {
 	bool passive = c->info.flags & CONN_PASSIVE, active = c->info.flags & CONN_ACTIVE;
 	enum protocol_match m;
@@ -99,7 +102,9 @@ enum protocol_match redis_match(const struct connection *c, enum io_dir dir, con
 	}
 	start = command_start(data, len);
 	if (start < 0)
-		m = passive && data[0] != '*' ? match_inline(data, len, c->protocol == &redis_protocol) : PROTOCOL_NO;
+		m = passive && data[0] != '*'
+			    ? match_inline(data, len, c->protocol == &redis_protocol)
+			    : PROTOCOL_NO;
 	else if (start == 0)
 		m = PROTOCOL_MAYBE;
 	else if (passive || active || c->protocol)
@@ -111,7 +116,8 @@ enum protocol_match redis_match(const struct connection *c, enum io_dir dir, con
 
 static ssize_t redis_step(struct connection *c, enum io_dir dir, const uint8_t *data, size_t len)
 {
-	return dir == connection_request_dir(c) ? redis_request_step(c, data, len) : redis_reply_step(c, data, len);
+	return dir == connection_request_dir(c) ? redis_request_step(c, data, len)
+						: redis_reply_step(c, data, len);
 }
 
 static void redis_lost(struct connection *c, enum io_dir dir)
@@ -130,7 +136,7 @@ static void redis_end(struct connection *c, enum io_dir dir, int error)
 	bool gone = !c->event;
 	struct exchange *ex;
 
-	if (c->role == ROLE_SERVER && !error && dir == IO_RECV && !gone)
+	if (c->role == ROLE_SERVER && !error && !gone)
 		return; /* a client that has closed its sending half still gets its answers */
 	if (c->role == ROLE_CLIENT && dir == IO_SEND) {
 		if (error && !st->error)

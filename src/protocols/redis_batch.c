@@ -1,6 +1,7 @@
 /*
- * Which commands share a span, and what it says (OpenTelemetry semantic conventions 1.44, "database", Redis).
- * The text of a batch is collected here and put into its span when no further command can join.
+ * Which commands share a span, and what it says (OpenTelemetry semantic conventions 1.44,
+ * "database", Redis). The text of a batch is collected here and put into its span when no further
+ * command can join.
  */
 #include "protocols/redis_state.h"
 
@@ -69,7 +70,8 @@ static void seal(struct connection *c)
 		span_add_str(s, "db.namespace", slice_of(db, (size_t)n));
 	}
 	if (b->has_procedure && b->all.count == 1)
-		span_add_str(s, "db.stored_procedure.name", slice_of(b->procedure, b->procedure_len));
+		span_add_str(s, "db.stored_procedure.name",
+			     slice_of(b->procedure, b->procedure_len));
 	if (server.len)
 		span_add_str(s, "server.address", server);
 	if (port && port != REDIS_PORT)
@@ -119,7 +121,8 @@ void redis_finish_unanswered(struct connection *c)
 	struct redis_state *st = c->state;
 	struct exchange *ex;
 
-	while ((ex = exchange_first(c)) && ex->scratch[EX_DUE] <= st->answered && ex->scratch[EX_COMMAND_NS]) {
+	while ((ex = exchange_first(c)) && ex->scratch[EX_DUE] <= st->answered &&
+	       ex->scratch[EX_COMMAND_NS]) {
 		if (st->request.begun && ex == st->batch.ex)
 			return;
 		redis_finish(c, ex, ex->scratch[EX_COMMAND_NS]);
@@ -139,9 +142,10 @@ static bool joins(const struct connection *c, const struct redis_state *st)
 		return true;
 	if (b->multi_open && b->all.count > 1)
 		return true;
-	/* A blocking thread that goes on sending has not looked at answers: one pipeline, sent in pieces. */
-	return ev && !(ev->flags & IO_NONBLOCK) && !ex->nonblocking && ev->tid == ex->tid && !ex->response_ns &&
-	       ex->scratch[EX_DUE] > st->answered;
+	/* A blocking thread that goes on sending has not looked at answers: one pipeline, sent in
+	 * pieces. */
+	return ev && !(ev->flags & IO_NONBLOCK) && !ex->nonblocking && ev->tid == ex->tid &&
+	       !ex->response_ns && ex->scratch[EX_DUE] > st->answered;
 }
 
 static void open_batch(struct redis_batch *b, struct exchange *ex)
@@ -244,7 +248,8 @@ void redis_batch_command_done(struct connection *c)
 	b->ex->scratch[EX_COMMAND_NS] = connection_now(c);
 }
 
-/* --- answers that mean something ----------------------------------------------------------------------------------- */
+/* --- answers that mean something
+ * ----------------------------------------------------------------------------------- */
 
 struct redis_special *redis_special_first(struct redis_state *st)
 {

@@ -1,12 +1,21 @@
 /*
- * The command table, sorted by name for the binary search (a unit test checks the order). Key positions are those
- * that Redis' own COMMAND INFO reports.
+ * The command table, sorted by name for the binary search (a unit test checks the order). Key
+ * positions are those that Redis' own COMMAND INFO reports.
  */
 #include "protocols/redis_commands.h"
 
-#define PLAIN(n) { .name = (n) }
-#define EFFECT(n, e) { .name = (n), .effect = REDIS_##e }
-#define KEYS(n, f, l, s) { .name = (n), .keys = REDIS_KEYS_RANGE, .first = (f), .last = (l), .step = (s) }
+#define PLAIN(n)            \
+	{                   \
+		.name = (n) \
+	}
+#define EFFECT(n, e)                             \
+	{                                        \
+		.name = (n), .effect = REDIS_##e \
+	}
+#define KEYS(n, f, l, s)                                                                      \
+	{                                                                                     \
+		.name = (n), .keys = REDIS_KEYS_RANGE, .first = (f), .last = (l), .step = (s) \
+	}
 #define KEY(n) KEYS(n, 1, 1, 1)
 
 /* clang-format off */
@@ -140,7 +149,8 @@ const struct redis_command *redis_command_at(size_t i)
 bool redis_command_name_ok(struct slice name)
 {
 	static const bool allowed[256] = {
-		['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1, ['_'] = 1, ['.'] = 1, ['-'] = 1,
+		['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1,
+		['_'] = 1,         ['.'] = 1,         ['-'] = 1,
 	};
 	size_t i;
 
@@ -158,6 +168,7 @@ struct slice redis_command_upper(struct slice name, char *out)
 	size_t i;
 
 	for (i = 0; i < name.len; i++)
-		out[i] = (char)(name.data[i] >= 'a' && name.data[i] <= 'z' ? name.data[i] - 0x20 : name.data[i]);
+		out[i] = (char)(name.data[i] >= 'a' && name.data[i] <= 'z' ? name.data[i] - 0x20
+									   : name.data[i]);
 	return slice_of(out, name.len);
 }

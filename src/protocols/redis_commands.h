@@ -1,6 +1,6 @@
 /*
- * What is known of Redis commands: which arguments are keys (and may be shown), and which commands change how the
- * connection must be read. Commands that are not in the table show no argument.
+ * What is known of Redis commands: which arguments are keys (and may be shown), and which commands
+ * change how the connection must be read. Commands that are not in the table show no argument.
  */
 #ifndef PROTOCOLS_REDIS_COMMANDS_H
 #define PROTOCOLS_REDIS_COMMANDS_H
@@ -40,10 +40,10 @@ struct redis_command {
 	const char *name;
 	uint8_t keys; /* enum redis_keys */
 	int8_t first, last, step;
-	uint8_t effect;     /* enum redis_effect */
-	bool subcommand;    /* the first argument is a word of the command */
-	bool destination;   /* argument 1 is a key, too */
-	bool procedure;     /* argument 1 names a stored procedure */
+	uint8_t effect;   /* enum redis_effect */
+	bool subcommand;  /* the first argument is a word of the command */
+	bool destination; /* argument 1 is a key, too */
+	bool procedure;   /* argument 1 names a stored procedure */
 };
 
 /* `name` in upper case. NULL when it is not in the table. */

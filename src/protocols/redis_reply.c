@@ -1,10 +1,12 @@
 /*
- * Reads answers and gives them to the commands they belong to, in order. Pushes, published messages and what MONITOR
- * shows are no answers. Content is looked at only where it says what kind of value it is, or which error.
+ * Reads answers and gives them to the commands they belong to, in order. Pushes, published messages
+ * and what MONITOR shows are no answers. Content is looked at only where it says what kind of value
+ * it is, or which error.
  */
 #include "protocols/redis_state.h"
 
-/* --- what a value is --------------------------------------------------------------------------------------------- */
+/* --- what a value is
+ * --------------------------------------------------------------------------------------------- */
 
 static void set_word(struct redis_word *w, struct slice s)
 {
@@ -76,7 +78,8 @@ static void note_data(struct redis_state *st, const struct resp_header *h, struc
 /* Is the data of this element looked at? The element was counted already. */
 static bool wants_data(const struct redis_reply *r, const struct resp_header *h)
 {
-	return h->type == '!' || (r->walk.depth == 1 && r->element == 1 && (r->type == '*' || r->type == '>'));
+	return h->type == '!' ||
+	       (r->walk.depth == 1 && r->element == 1 && (r->type == '*' || r->type == '>'));
 }
 
 static bool first_is(const struct redis_reply *r, const char *text)
@@ -84,7 +87,9 @@ static bool first_is(const struct redis_reply *r, const char *text)
 	return slice_eq(slice_of(r->first.text, r->first.len), text);
 }
 
-/* --- subscriptions ----------------------------------------------------------------------------------------------- */
+/* --- subscriptions
+ * -----------------------------------------------------------------------------------------------
+ */
 
 /* The subscription count that a confirmation is about; NULL when the value is none. */
 static uint32_t *confirmed(struct redis_state *st)
@@ -100,11 +105,14 @@ static uint32_t *confirmed(struct redis_state *st)
 	return NULL;
 }
 
-/* The count that Redis sends is of channels and patterns together; shard channels have their own. */
+/* The count that Redis sends is of channels and patterns together; shard channels have their own.
+ */
 static void count_subscription(struct redis_state *st, uint32_t *which)
 {
 	int64_t total = st->reply.last_number;
-	uint32_t other = which == &st->channels ? st->patterns : which == &st->patterns ? st->channels : 0;
+	uint32_t other = which == &st->channels   ? st->patterns
+			 : which == &st->patterns ? st->channels
+						  : 0;
 
 	*which = total > other && total <= UINT32_MAX ? (uint32_t)total - other : 0;
 }
@@ -124,7 +132,9 @@ static bool confirm(struct redis_state *st, struct redis_special *sp, uint32_t *
 	return whole;
 }
 
-/* --- answers ----------------------------------------------------------------------------------------------------- */
+/* --- answers
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 static void set_error(struct exchange *ex, const struct redis_word *code)
 {
@@ -144,7 +154,8 @@ static void reset_connection(struct redis_state *st)
 	st->channels = st->patterns = st->shards = 0;
 }
 
-static void apply_special(struct redis_state *st, struct exchange *ex, const struct redis_special *sp)
+static void apply_special(struct redis_state *st, struct exchange *ex,
+			  const struct redis_special *sp)
 {
 	const struct redis_reply *r = &st->reply;
 
@@ -218,8 +229,10 @@ static void value_done(struct connection *c)
 	if (which) {
 		if (confirm(st, awaited ? sp : NULL, which))
 			answer(c, sp);
-	} else if (r->type == '>' || (r->type == '*' && subscribed && !st->resp3 && is_message(r)) ||
-		   (r->type == '+' && st->monitor && r->first_byte >= '0' && r->first_byte <= '9')) {
+	} else if (r->type == '>' ||
+		   (r->type == '*' && subscribed && !st->resp3 && is_message(r)) ||
+		   (r->type == '+' && st->monitor && r->first_byte >= '0' &&
+		    r->first_byte <= '9')) {
 		/* no answer */
 	} else {
 		answer(c, sp);
@@ -227,7 +240,9 @@ static void value_done(struct connection *c)
 	*r = (struct redis_reply){ 0 };
 }
 
-/* --- reading ----------------------------------------------------------------------------------------------------- */
+/* --- reading
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 /* Bytes that are needed were not captured: what is in flight ends with the next command. */
 static ssize_t unframe(struct connection *c, size_t len)
@@ -256,7 +271,8 @@ static bool element_done(struct connection *c, const struct resp_header *h)
 }
 
 /* One element; *ret_skipping when the rest of its data is left to the stream's skip. */
-static ssize_t read_element(struct connection *c, const uint8_t *data, size_t len, bool *ret_skipping)
+static ssize_t read_element(struct connection *c, const uint8_t *data, size_t len,
+			    bool *ret_skipping)
 {
 	struct redis_state *st = c->state;
 	struct redis_reply *r = &st->reply;
@@ -278,7 +294,9 @@ static ssize_t read_element(struct connection *c, const uint8_t *data, size_t le
 		return element_done(c, &h) ? used : STREAM_BAD;
 	if (have < size + 2 && have < REDIS_ERROR_MAX_BYTES && !s->missing && size < UINT32_MAX) {
 		/* A beginning that will be looked at is waited for. */
-		struct redis_reply after = { .walk.depth = r->walk.depth, .element = r->element + 1, .type = r->type };
+		struct redis_reply after = { .walk.depth = r->walk.depth,
+					     .element = r->element + 1,
+					     .type = r->type };
 
 		if (wants_data(&after, &h))
 			return STREAM_MORE;

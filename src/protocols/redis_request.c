@@ -1,6 +1,7 @@
 /*
- * Reads commands, as arrays of bulk strings or inline, argument by argument: what is shown or looked at is put
- * together up to REDIS_ARG_MAX_BYTES, all else is passed over by length. Values are never kept.
+ * Reads commands, as arrays of bulk strings or inline, argument by argument: what is shown or
+ * looked at is put together up to REDIS_ARG_MAX_BYTES, all else is passed over by length. Values
+ * are never kept.
  */
 #include "protocols/redis_state.h"
 
@@ -22,7 +23,8 @@ static ssize_t unframe(struct connection *c, size_t len)
 	enum io_dir dir = connection_request_dir(c);
 
 	st->lost = true;
-	st->request = (struct redis_request){ .unframed = true, .chunk = connection_stream(c, dir)->chunk };
+	st->request = (struct redis_request){ .unframed = true,
+					      .chunk = connection_stream(c, dir)->chunk };
 	return redis_pass_event(c, dir, len);
 }
 
@@ -41,7 +43,8 @@ static int64_t number_of(struct slice s)
 	return value;
 }
 
-/* --- what arguments mean ----------------------------------------------------------------------------------------- */
+/* --- what arguments mean
+ * ----------------------------------------------------------------------------------------- */
 
 static bool is_key(const struct redis_request *r, int64_t i)
 {
@@ -109,8 +112,11 @@ static void look_at(struct redis_state *st, int64_t i, struct slice arg)
 	} else if (cmd->keys == REDIS_KEYS_STREAMS && slice_caseeq(arg, "STREAMS")) {
 		r->keys_from = i + 1;
 		r->keys_to = r->keys_from + (r->argc - r->keys_from) / 2;
-	} else if (cmd->effect == REDIS_CLIENT && i == 2 && slice_eq(slice_of(r->word.text, r->word.len), "REPLY")) {
-		r->reply = slice_caseeq(arg, "OFF") ? REPLY_OFF : slice_caseeq(arg, "SKIP") ? REPLY_SKIP : REPLY_ON;
+	} else if (cmd->effect == REDIS_CLIENT && i == 2 &&
+		   slice_eq(slice_of(r->word.text, r->word.len), "REPLY")) {
+		r->reply = slice_caseeq(arg, "OFF")    ? REPLY_OFF
+			   : slice_caseeq(arg, "SKIP") ? REPLY_SKIP
+						       : REPLY_ON;
 		r->number = 1;
 	} else if ((cmd->effect == REDIS_SELECT || cmd->effect == REDIS_HELLO) && i == 1) {
 		r->number = number_of(arg);
@@ -118,7 +124,8 @@ static void look_at(struct redis_state *st, int64_t i, struct slice arg)
 	if (cmd->procedure && i == 1) {
 		struct redis_batch *b = &st->batch;
 
-		b->procedure_len = (uint16_t)(arg.len < sizeof(b->procedure) ? arg.len : sizeof(b->procedure));
+		b->procedure_len =
+			(uint16_t)(arg.len < sizeof(b->procedure) ? arg.len : sizeof(b->procedure));
 		memcpy(b->procedure, arg.data, b->procedure_len);
 		b->has_procedure = true;
 	}
@@ -146,7 +153,8 @@ static void take_arg(struct redis_state *st, int64_t i, struct slice arg)
 	redis_batch_arg(st, shown, arg);
 }
 
-/* --- what commands mean ------------------------------------------------------------------------------------------ */
+/* --- what commands mean
+ * ------------------------------------------------------------------------------------------ */
 
 /* The command gets no answer: it was counted as if it did. */
 static void expect_no_answer(struct redis_state *st)
@@ -228,7 +236,9 @@ static int arg_done(struct connection *c)
 	return ++r->index == r->argc ? command_done(c) : 0;
 }
 
-/* --- reading ----------------------------------------------------------------------------------------------------- */
+/* --- reading
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 static bool begin_command(struct connection *c, int64_t argc)
 {
@@ -239,8 +249,8 @@ static bool begin_command(struct connection *c, int64_t argc)
 }
 
 /*
- * One argument. Gives back what it consumed, STREAM_MORE (nothing consumed), STREAM_BAD or STREAM_STOP; what is not
- * looked at is left to the stream's skip, then *ret_skipping is set.
+ * One argument. Gives back what it consumed, STREAM_MORE (nothing consumed), STREAM_BAD or
+ * STREAM_STOP; what is not looked at is left to the stream's skip, then *ret_skipping is set.
  */
 static ssize_t read_arg(struct connection *c, const uint8_t *data, size_t len, bool *ret_skipping)
 {
@@ -264,14 +274,17 @@ static ssize_t read_arg(struct connection *c, const uint8_t *data, size_t len, b
 
 		if (end[0] != '\r' || end[1] != '\n')
 			return STREAM_BAD;
-		take_arg(st, r->index, slice_of(data + used, size < REDIS_ARG_MAX_BYTES ? size : REDIS_ARG_MAX_BYTES));
+		take_arg(st, r->index,
+			 slice_of(data + used,
+				  size < REDIS_ARG_MAX_BYTES ? size : REDIS_ARG_MAX_BYTES));
 		used += (ssize_t)size + 2;
 		return arg_done(c) ? STREAM_STOP : used;
 	}
 	if (wanted && !s->missing && have < REDIS_ARG_MAX_BYTES)
 		return STREAM_MORE;
 	have = have < size ? have : size;
-	take_arg(st, r->index, slice_of(data + used, have < REDIS_ARG_MAX_BYTES ? have : REDIS_ARG_MAX_BYTES));
+	take_arg(st, r->index,
+		 slice_of(data + used, have < REDIS_ARG_MAX_BYTES ? have : REDIS_ARG_MAX_BYTES));
 	r->passing = true;
 	s->skip = size + 2;
 	*ret_skipping = true;
@@ -317,7 +330,8 @@ static ssize_t read_inline(struct connection *c, const uint8_t *data, size_t len
 	int64_t argc = 0, i;
 
 	if (!lf)
-		return connection_stream(c, connection_request_dir(c))->missing ? unframe(c, len) : STREAM_MORE;
+		return connection_stream(c, connection_request_dir(c))->missing ? unframe(c, len)
+										: STREAM_MORE;
 	line = slice_of(data, (size_t)(lf - data));
 	if (line.len && line.data[line.len - 1] == '\r')
 		line.len--;
@@ -329,7 +343,10 @@ static ssize_t read_inline(struct connection *c, const uint8_t *data, size_t len
 		if (!begin_command(c, argc))
 			return STREAM_BAD;
 		for (i = 0, rest = line; i < argc && next_word(&rest, &word); i++) {
-			take_arg(st, i, word.len < REDIS_ARG_MAX_BYTES ? word : slice_of(word.data, REDIS_ARG_MAX_BYTES));
+			take_arg(st, i,
+				 word.len < REDIS_ARG_MAX_BYTES
+					 ? word
+					 : slice_of(word.data, REDIS_ARG_MAX_BYTES));
 			if (arg_done(c))
 				return STREAM_STOP;
 		}
@@ -351,7 +368,8 @@ static ssize_t read_command(struct connection *c, const uint8_t *data, size_t le
 		return STREAM_BAD;
 	used = resp_header_read(data, len, &h);
 	if (used == RESP_MORE)
-		return connection_stream(c, connection_request_dir(c))->missing ? unframe(c, len) : STREAM_MORE;
+		return connection_stream(c, connection_request_dir(c))->missing ? unframe(c, len)
+										: STREAM_MORE;
 	if (used < 0 || h.value < 1 || h.value > ARGC_MAX)
 		return STREAM_BAD;
 	st->request.argc = h.value;
@@ -371,7 +389,8 @@ static ssize_t read_one(struct connection *c, const uint8_t *data, size_t len, b
 	return used;
 }
 
-/* True when a command begins at `data`, the first bytes of an event; *ret_more when that can't be told yet. */
+/* True when a command begins at `data`, the first bytes of an event; *ret_more when that can't be
+ * told yet. */
 static bool begins_command(struct connection *c, const uint8_t *data, size_t len, bool *ret_more)
 {
 	struct redis_request *r = &((struct redis_state *)c->state)->request;
@@ -402,7 +421,8 @@ ssize_t redis_request_step(struct connection *c, const uint8_t *data, size_t len
 		return s->missing ? unframe(c, 0) : 0;
 	if (st->request.unframed) {
 		if (!begins_command(c, data, len, &more))
-			return more ? STREAM_MORE : redis_pass_event(c, connection_request_dir(c), len);
+			return more ? STREAM_MORE
+				    : redis_pass_event(c, connection_request_dir(c), len);
 		st->request = (struct redis_request){ 0 };
 	}
 	if (st->lost && !st->request.begun) {

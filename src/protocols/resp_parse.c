@@ -1,4 +1,5 @@
-/* RESP over borrowed bytes. Lines are found by memchr; numbers are bounded; depth is bounded by RESP_MAX_DEPTH. */
+/* RESP over borrowed bytes. Lines are found by memchr; numbers are bounded; depth is bounded by
+ * RESP_MAX_DEPTH. */
 #include "protocols/resp_parse.h"
 
 enum { NUMBER_MAX_DIGITS = 18 };
@@ -27,7 +28,8 @@ static ssize_t read_length(const uint8_t *data, size_t len, int64_t *ret)
 			at++;
 		}
 		digits = at;
-		while (at < len && data[at] >= '0' && data[at] <= '9' && at - digits < NUMBER_MAX_DIGITS)
+		while (at < len && data[at] >= '0' && data[at] <= '9' &&
+		       at - digits < NUMBER_MAX_DIGITS)
 			value = value * 10 + (data[at++] - '0');
 		if (at < len && at == digits)
 			return RESP_BAD;

@@ -1,6 +1,7 @@
 /*
- * The syntax of RESP2 and RESP3: element headers, and a walk that knows when a nested value is whole. Pure: borrowed
- * bytes in, no memory, no state but what the caller passes. Bulk data is the caller's to pass over.
+ * The syntax of RESP2 and RESP3: element headers, and a walk that knows when a nested value is
+ * whole. Pure: borrowed bytes in, no memory, no state but what the caller passes. Bulk data is the
+ * caller's to pass over.
  */
 #ifndef PROTOCOLS_RESP_PARSE_H
 #define PROTOCOLS_RESP_PARSE_H
@@ -30,7 +31,8 @@ ssize_t resp_header_read(const uint8_t *data, size_t len, struct resp_header *re
 /* Are value + 2 bytes of data (with CR LF) behind this header? */
 static inline bool resp_has_data(const struct resp_header *h)
 {
-	return (h->type == '$' || h->type == '=' || h->type == '!' || h->type == ';') && h->value >= 0;
+	return (h->type == '$' || h->type == '=' || h->type == '!' || h->type == ';') &&
+	       h->value >= 0;
 }
 
 struct resp_frame {
@@ -46,7 +48,8 @@ struct resp_walk {
 
 enum resp_step { RESP_STEP_BAD, RESP_STEP_GOES_ON, RESP_STEP_DONE };
 
-/* One element was read (with its data, if it has any). DONE: that was the last of the value; the walk is zero again. */
+/* One element was read (with its data, if it has any). DONE: that was the last of the value; the
+ * walk is zero again. */
 enum resp_step resp_walk_element(struct resp_walk *w, const struct resp_header *h);
 
 #endif

@@ -1,4 +1,5 @@
-/* Turns a connection's addresses into text once, and adds them to spans. Invents nothing: what is empty is left out. */
+/* Turns a connection's addresses into text once, and adds them to spans. Invents nothing: what is
+ * empty is left out. */
 #include "trace/net_attrs.h"
 
 #include <arpa/inet.h>
@@ -23,7 +24,8 @@ void net_text_make(struct net_text *t, const struct connection *c)
 		t->local_len = address_text(c, c->info.local, t->local);
 		return;
 	}
-	/* The path is the listener's: the peer of a client, the own one of a server, whose peers have none. */
+	/* The path is the listener's: the peer of a client, the own one of a server, whose peers
+	 * have none. */
 	if (c->role == ROLE_SERVER) {
 		t->local_len = (uint8_t)strnlen(c->info.path, CONN_PATH_BYTES);
 		memcpy(t->local, c->info.path, t->local_len);
@@ -83,11 +85,16 @@ struct slice net_error_type(int error)
 		int error;
 		const char *type;
 	} types[] = {
-		{ ECONNRESET, "connection_reset" },	  { EPIPE, "connection_reset" },
-		{ ECONNABORTED, "connection_reset" },	  { ENOTCONN, "connection_reset" },
-		{ ESHUTDOWN, "connection_reset" },	  { ETIMEDOUT, "timeout" },
-		{ ECONNREFUSED, "connection_refused" },	  { EHOSTUNREACH, "host_unreachable" },
-		{ ENETUNREACH, "network_unreachable" },	  { ENETDOWN, "network_unreachable" },
+		{ ECONNRESET, "connection_reset" },
+		{ EPIPE, "connection_reset" },
+		{ ECONNABORTED, "connection_reset" },
+		{ ENOTCONN, "connection_reset" },
+		{ ESHUTDOWN, "connection_reset" },
+		{ ETIMEDOUT, "timeout" },
+		{ ECONNREFUSED, "connection_refused" },
+		{ EHOSTUNREACH, "host_unreachable" },
+		{ ENETUNREACH, "network_unreachable" },
+		{ ENETDOWN, "network_unreachable" },
 		{ ECANCELED, "cancelled" },
 	};
 	size_t i;

@@ -1,6 +1,7 @@
 /*
- * The attributes that say between whom a connection is: addresses as text without brackets, ports, unix paths
- * (OpenTelemetry semantic conventions, "network" and "server"). Shared by the protocols; keeps one text per connection.
+ * The attributes that say between whom a connection is: addresses as text without brackets, ports,
+ * unix paths (OpenTelemetry semantic conventions, "network" and "server"). Shared by the protocols;
+ * keeps one text per connection.
  */
 #ifndef TRACE_NET_ATTRS_H
 #define TRACE_NET_ATTRS_H
@@ -31,8 +32,8 @@ void net_add_peer(struct span *s, const struct net_text *t, const struct connect
 /* The error.type of a failed transfer (negative errno). */
 struct slice net_error_type(int error);
 /*
- * The error (negative errno) of an exchange whose connection ended without one before its answer was whole. A client that
- * closes before any answer came has given up waiting.
+ * The error (negative errno) of an exchange whose connection ended without one before its answer
+ * was whole. A client that closes before any answer came has given up waiting.
  */
 int net_cut_off_error(const struct connection *c, const struct exchange *ex);
 

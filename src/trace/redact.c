@@ -1,4 +1,5 @@
-/* The list of secret query keys and the walk over URLs. Matching ignores case, '-', '_' and percent-encoding. */
+/* The list of secret query keys and the walk over URLs. Matching ignores case, '-', '_' and
+ * percent-encoding. */
 #include "trace/redact.h"
 
 #define REDACTED "REDACTED"
@@ -7,12 +8,15 @@ enum { KEY_MAX_BYTES = 64 };
 
 /* Anywhere in the key, written without '-', '_' and '.'. */
 static const char *const secret_parts[] = {
-	"token", "password", "passwd", "passphrase", "secret", "apikey", "accesskey", "privatekey", "credential",
-	"signature", "authorization", "assertion", "session",
+	"token",         "password",  "passwd",     "passphrase", "secret",
+	"apikey",        "accesskey", "privatekey", "credential", "signature",
+	"authorization", "assertion", "session",
 };
 
-/* The whole key. semconv names sig, Signature, AWSAccessKeyId and X-Goog-Signature; X-Amz-* is a prefix. */
-static const char *const secret_words[] = { "sig", "pwd", "pass", "code", "auth", "jwt", "otp", "pin", "key", "sid" };
+/* The whole key. semconv names sig, Signature, AWSAccessKeyId and X-Goog-Signature; X-Amz-* is a
+ * prefix. */
+static const char *const secret_words[] = { "sig", "pwd", "pass", "code", "auth",
+					    "jwt", "otp", "pin",  "key",  "sid" };
 static const char secret_prefix[] = "xamz";
 
 static int hex_value(uint8_t c)
@@ -31,10 +35,13 @@ static size_t normalize_key(struct slice key, char *out, size_t cap)
 	for (i = 0; i < key.len && n < cap - 1; i++) {
 		uint8_t c = key.data[i];
 
-		if (c == '%' && i + 2 < key.len && hex_value(key.data[i + 1]) >= 0 &&
-		    hex_value(key.data[i + 2]) >= 0) {
-			c = (uint8_t)(hex_value(key.data[i + 1]) << 4 | hex_value(key.data[i + 2]));
-			i += 2;
+		if (c == '%' && i + 2 < key.len) {
+			int high = hex_value(key.data[i + 1]), low = hex_value(key.data[i + 2]);
+
+			if (high >= 0 && low >= 0) {
+				c = (uint8_t)(high << 4 | low);
+				i += 2;
+			}
 		}
 		if (c >= 'A' && c <= 'Z')
 			c |= 0x20;
@@ -110,7 +117,8 @@ void redact_query(struct buf *out, struct slice query, size_t max)
 		if (eq && redact_is_secret_key(key)) {
 			whole = append_within(out, start, max, slice_of(key.data, key.len + 1)) &&
 				append_within(out, start, max, slice_str(REDACTED)) &&
-				append_within(out, start, max, slice_of(pair.data + pair.len, advance - pair.len));
+				append_within(out, start, max,
+					      slice_of(pair.data + pair.len, advance - pair.len));
 		} else {
 			whole = append_within(out, start, max, slice_of(pair.data, advance));
 		}
@@ -149,7 +157,8 @@ static struct slice redact_authority(struct buf *out, struct slice url, size_t s
 	if (at) {
 		struct slice user = slice_of(authority.data, (size_t)(at - authority.data));
 
-		append_within(out, start, max, slice_str(find(user, ':') ? REDACTED ":" REDACTED : REDACTED));
+		append_within(out, start, max,
+			      slice_str(find(user, ':') ? REDACTED ":" REDACTED : REDACTED));
 		authority.len -= user.len;
 		authority.data = at;
 	}

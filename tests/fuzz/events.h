@@ -1,7 +1,7 @@
 /*
- * Fuzzer input as the life of one connection: the first byte says how it began, then records follow of an op byte (see
- * enum), a length byte and that many bytes, which go through the whole tracer. Spans that come out are checked for
- * what must always hold.
+ * Fuzzer input as the life of one connection: the first byte says how it began, then records follow
+ * of an op byte (see enum), a length byte and that many bytes, which go through the whole tracer.
+ * Spans that come out are checked for what must always hold.
  */
 #ifndef FUZZ_EVENTS_H
 #define FUZZ_EVENTS_H
@@ -16,7 +16,8 @@ enum {
 	OP_SEND = 1 << 0,
 	OP_SAME_CALL = 1 << 1,
 	OP_NONBLOCK = 1 << 2,
-	OP_TAIL = 1 << 3,  /* as many bytes again that were not captured, times 256 when the next bit is set, too */
+	OP_TAIL = 1 << 3, /* as many bytes again that were not captured, times 256 when the next bit
+			     is set, too */
 	OP_LONG = 1 << 4,
 	OP_EMPTY = 1 << 5, /* an end of stream; with OP_LONG an error */
 	OP_TICK = 1 << 6,
@@ -54,7 +55,8 @@ static size_t fuzz_record(struct tracer *t, const uint8_t *data, size_t size, ui
 		.pid = 10,
 		.tid = 10,
 		.dir = op & OP_SEND ? IO_SEND : IO_RECV,
-		.flags = (op & OP_SAME_CALL ? IO_SAME_CALL : 0) | (op & OP_NONBLOCK ? IO_NONBLOCK : 0),
+		.flags = (op & OP_SAME_CALL ? IO_SAME_CALL : 0) |
+			 (op & OP_NONBLOCK ? IO_NONBLOCK : 0),
 		.length = (uint32_t)len,
 		.captured = (uint32_t)len,
 		.data = copy,
@@ -78,8 +80,11 @@ static size_t fuzz_record(struct tracer *t, const uint8_t *data, size_t size, ui
 
 static int fuzz_events(const struct protocol *const *protocols, const uint8_t *data, size_t size)
 {
-	struct tracer_options options = { .protocols = protocols, .sampler = { .root = SAMPLER_ALWAYS_ON } };
-	struct tracer_ops ops = { .span = fuzz_span, .resource = fuzz_resource, .random = fuzz_random };
+	struct tracer_options options = { .protocols = protocols,
+					  .sampler = { .root = SAMPLER_ALWAYS_ON } };
+	struct tracer_ops ops = { .span = fuzz_span,
+				  .resource = fuzz_resource,
+				  .random = fuzz_random };
 	struct stats stats = { 0 };
 	struct conn_info conn = { .ts_ns = 1, .conn_id = 1, .pid = 10, .tid = 10, .peer_port = 80 };
 	struct tracer *t;

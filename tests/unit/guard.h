@@ -1,4 +1,5 @@
-/* Memory that ends where an unmapped page begins: a parser that reads one byte too far dies there. */
+/* Memory that ends where an unmapped page begins: a parser that reads one byte too far dies there.
+ */
 #ifndef TESTS_UNIT_GUARD_H
 #define TESTS_UNIT_GUARD_H
 
@@ -17,7 +18,8 @@ static inline const uint8_t *guard_copy(const void *data, size_t len)
 	if (!memory) {
 		memory = mmap(NULL, GUARD_BYTES + GUARD_PAGE_BYTES, PROT_READ | PROT_WRITE,
 			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (memory == MAP_FAILED || mprotect(memory + GUARD_BYTES, GUARD_PAGE_BYTES, PROT_NONE))
+		if (memory == MAP_FAILED ||
+		    mprotect(memory + GUARD_BYTES, GUARD_PAGE_BYTES, PROT_NONE))
 			abort();
 	}
 	if (len > GUARD_BYTES)

@@ -56,8 +56,10 @@ static void test_heads(void)
 	size_t scanned = 0, i;
 	ssize_t n = 0;
 
-	CHECK(http1_header_next(&rest, &name, &value) && slice_eq(name, "A") && slice_eq(value, "1"));
-	CHECK(http1_header_next(&rest, &name, &value) && slice_eq(name, "Host") && slice_eq(value, "h"));
+	CHECK(http1_header_next(&rest, &name, &value) && slice_eq(name, "A") &&
+	      slice_eq(value, "1"));
+	CHECK(http1_header_next(&rest, &name, &value) && slice_eq(name, "Host") &&
+	      slice_eq(value, "h"));
 	CHECK(!http1_header_next(&rest, &name, &value));
 	for (i = 0; i < sizeof(head) && n == HTTP1_MORE; i++)
 		n = http1_head_length((const uint8_t *)head, i, &scanned);
@@ -80,9 +82,12 @@ static void test_framing(void)
 	struct http1_fields f;
 	uint64_t n = 0;
 
-	CHECK(length_is("0", 0) && length_is("42", 42) && length_is("5, 5", 5) && length_is(" 7", 7));
-	CHECK(!length_is("", 0) && !length_is("-1", 0) && !length_is("5, 6", 5) && !length_is("0x10", 16));
-	CHECK(!length_is("99999999999999999999", 0) && !length_is("1 2", 12) && !length_is("+1", 1));
+	CHECK(length_is("0", 0) && length_is("42", 42) && length_is("5, 5", 5) &&
+	      length_is(" 7", 7));
+	CHECK(!length_is("", 0) && !length_is("-1", 0) && !length_is("5, 6", 5) &&
+	      !length_is("0x10", 16));
+	CHECK(!length_is("99999999999999999999", 0) && !length_is("1 2", 12) &&
+	      !length_is("+1", 1));
 	CHECK(http1_chunk_size((const uint8_t *)"1aF\r\n", 5, &n) == 5 && n == 0x1af);
 	CHECK(http1_chunk_size((const uint8_t *)"0;a=b\n", 6, &n) == 6 && n == 0);
 	CHECK(http1_chunk_size((const uint8_t *)"\r\n", 2, &n) == HTTP1_BAD);
@@ -91,9 +96,11 @@ static void test_framing(void)
 	CHECK(http1_chunk_size((const uint8_t *)"12", 2, &n) == HTTP1_MORE);
 	http1_fields_read(slice_str("Content-Length: 5\r\ncontent-length: 6\r\n"), &f);
 	CHECK(f.has_length && f.bad_length);
-	http1_fields_read(slice_str("Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n"), &f);
+	http1_fields_read(slice_str("Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n"),
+			  &f);
 	CHECK(f.has_coding && !f.chunked);
-	http1_fields_read(slice_str("TRANSFER-ENCODING: gzip, Chunked\r\nHOST: a\r\nhost: b\r\n"), &f);
+	http1_fields_read(slice_str("TRANSFER-ENCODING: gzip, Chunked\r\nHOST: a\r\nhost: b\r\n"),
+			  &f);
 	CHECK(f.has_coding && f.chunked && slice_eq(f.host, "a"));
 }
 
@@ -101,7 +108,8 @@ static enum protocol_match match(const char *text, size_t more)
 {
 	struct connection c = { 0 };
 
-	return http1_protocol.match(&c, IO_RECV, (const uint8_t *)text, strlen(text), strlen(text) + more);
+	return http1_protocol.match(&c, IO_RECV, (const uint8_t *)text, strlen(text),
+				    strlen(text) + more);
 }
 
 static void test_match(void)
@@ -109,9 +117,13 @@ static void test_match(void)
 	CHECK(match("GET / HTTP/1.1\r\nHost: h\r\n", 0) == PROTOCOL_REQUEST);
 	CHECK(match("HTTP/1.1 200 OK\r\n", 0) == PROTOCOL_RESPONSE);
 	CHECK(match("G", 0) == PROTOCOL_MAYBE && match("HTTP/1", 0) == PROTOCOL_MAYBE);
-	CHECK(match("GET /aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", 900) == PROTOCOL_REQUEST);
-	CHECK(match("EHLO host\r\n", 0) == PROTOCOL_NO && match("220 mail ready\r\n", 0) == PROTOCOL_NO);
-	CHECK(match("get key\r\n", 0) == PROTOCOL_NO && match("PRI * HTTP/2.0\r\n\r\n", 0) == PROTOCOL_NO);
+	CHECK(match("GET "
+		    "/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+		    900) == PROTOCOL_REQUEST);
+	CHECK(match("EHLO host\r\n", 0) == PROTOCOL_NO &&
+	      match("220 mail ready\r\n", 0) == PROTOCOL_NO);
+	CHECK(match("get key\r\n", 0) == PROTOCOL_NO &&
+	      match("PRI * HTTP/2.0\r\n\r\n", 0) == PROTOCOL_NO);
 	CHECK(match("\x16\x03\x01", 0) == PROTOCOL_NO && match("*1\r\n$4\r\n", 0) == PROTOCOL_NO);
 	CHECK(match("OPTIONS rtsp://h/ RTSP/1.0\r\n", 0) == PROTOCOL_NO);
 }
@@ -120,7 +132,8 @@ static void test_match(void)
 static void test_guard(void)
 {
 	static const char *const texts[] = {
-		"GET /a?b=c HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nForwarded: for=\"[::1]\";host=x\r\n\r\n",
+		"GET /a?b=c HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nForwarded: "
+		"for=\"[::1]\";host=x\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\ntracestate: a=b\r\n\r\n",
 		"1a;name=value\r\n",
 	};

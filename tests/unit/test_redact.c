@@ -23,18 +23,38 @@ static const char *url(const char *text, size_t max)
 int main(void)
 {
 	static const char *const secret[] = {
-		"sig", "Signature", "AWSAccessKeyId", "X-Amz-Credential", "x-amz-anything", "X-Goog-Signature", "token",
-		"access_token", "refreshToken", "password", "PASSWORD", "client_secret", "api_key", "apikey", "api-key",
-		"code", "user%5Bpassword%5D", "to%6ben", "p%61ssword", "jwt",
+		"sig",
+		"Signature",
+		"AWSAccessKeyId",
+		"X-Amz-Credential",
+		"x-amz-anything",
+		"X-Goog-Signature",
+		"token",
+		"access_token",
+		"refreshToken",
+		"password",
+		"PASSWORD",
+		"client_secret",
+		"api_key",
+		"apikey",
+		"api-key",
+		"code",
+		"user%5Bpassword%5D",
+		"to%6ben",
+		"p%61ssword",
+		"jwt",
 	};
-	static const char *const plain[] = { "q", "page", "signal", "sort", "country_code", "id", "x-amaz", "", "design" };
+	static const char *const plain[] = { "q",  "page",   "signal", "sort",  "country_code",
+					     "id", "x-amaz", "",       "design" };
 	char deep[400];
 	size_t i;
 
 	for (i = 0; i < sizeof(secret) / sizeof(secret[0]); i++)
-		check_count(redact_is_secret_key(slice_str(secret[i])), __FILE__, __LINE__, secret[i]);
+		check_count(redact_is_secret_key(slice_str(secret[i])), __FILE__, __LINE__,
+			    secret[i]);
 	for (i = 0; i < sizeof(plain) / sizeof(plain[0]); i++)
-		check_count(!redact_is_secret_key(slice_str(plain[i])), __FILE__, __LINE__, plain[i]);
+		check_count(!redact_is_secret_key(slice_str(plain[i])), __FILE__, __LINE__,
+			    plain[i]);
 
 	CHECK_STR(query("", 99), "");
 	CHECK_STR(query("a=1&b=2", 99), "a=1&b=2");
@@ -49,7 +69,8 @@ int main(void)
 	CHECK_STR(query("a=12345", 4), "a=12");
 
 	CHECK_STR(url("/a/b?x=1&sig=2", 99), "/a/b?x=1&sig=REDACTED");
-	CHECK_STR(url("http://u:p@h:1/a?token=1", 99), "http://REDACTED:REDACTED@h:1/a?token=REDACTED");
+	CHECK_STR(url("http://u:p@h:1/a?token=1", 99),
+		  "http://REDACTED:REDACTED@h:1/a?token=REDACTED");
 	CHECK_STR(url("https://u@h/", 99), "https://REDACTED@h/");
 	CHECK_STR(url("http://h/a@b", 99), "http://h/a@b");
 	CHECK_STR(url("http://h", 99), "http://h");

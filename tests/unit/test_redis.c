@@ -1,4 +1,5 @@
-/* RESP syntax, the command table, and what is taken for Redis; every prefix up against a guard page. */
+/* RESP syntax, the command table, and what is taken for Redis; every prefix up against a guard
+ * page. */
 #include "check.h"
 #include "guard.h"
 #include "protocols/redis.h"
@@ -39,14 +40,16 @@ static void whole(const char *text)
 {
 	size_t len = strlen(text), i;
 
-	check_count(value_length((const uint8_t *)text, len) == (ssize_t)len, __FILE__, __LINE__, text);
+	check_count(value_length((const uint8_t *)text, len) == (ssize_t)len, __FILE__, __LINE__,
+		    text);
 	for (i = 0; i < len; i++)
 		check_count(value_length(guard_copy(text, i), i) == 0, __FILE__, __LINE__, text);
 }
 
 static void bad(const char *text)
 {
-	check_count(value_length((const uint8_t *)text, strlen(text)) == -1, __FILE__, __LINE__, text);
+	check_count(value_length((const uint8_t *)text, strlen(text)) == -1, __FILE__, __LINE__,
+		    text);
 }
 
 static void test_values(void)
@@ -110,16 +113,20 @@ static void test_commands(void)
 	size_t i;
 
 	for (i = 0; (cmd = redis_command_at(i)); i++, before = cmd) {
-		bool ok = redis_command_find(slice_str(cmd->name)) == cmd && (cmd->keys != REDIS_KEYS_RANGE || cmd->step > 0);
+		bool ok = redis_command_find(slice_str(cmd->name)) == cmd &&
+			  (cmd->keys != REDIS_KEYS_RANGE || cmd->step > 0);
 
-		check_count(ok && (!before || strcmp(before->name, cmd->name) < 0), __FILE__, __LINE__, cmd->name);
+		check_count(ok && (!before || strcmp(before->name, cmd->name) < 0), __FILE__,
+			    __LINE__, cmd->name);
 	}
 	CHECK(i > 200);
 	CHECK(!redis_command_find(slice_str("GE")) && !redis_command_find(slice_str("GETX")));
 	CHECK(!redis_command_find(slice_str("")) && !redis_command_find(slice_str("ZZZ")));
 	CHECK(slice_eq(redis_command_upper(slice_str("json.get"), upper), "JSON.GET"));
-	CHECK(redis_command_name_ok(slice_str("a-b_c.D9")) && !redis_command_name_ok(slice_str("")));
-	CHECK(!redis_command_name_ok(slice_str("a b")) && !redis_command_name_ok(slice_str("\xc3\xa4")));
+	CHECK(redis_command_name_ok(slice_str("a-b_c.D9")) &&
+	      !redis_command_name_ok(slice_str("")));
+	CHECK(!redis_command_name_ok(slice_str("a b")) &&
+	      !redis_command_name_ok(slice_str("\xc3\xa4")));
 	CHECK(!redis_command_name_ok(slice_str("abcdefghijklmnopqrstuvwxyzabcdefg")));
 }
 
@@ -139,13 +146,15 @@ static void test_match(void)
 	CHECK(match(CONN_PASSIVE, IO_RECV, get) == PROTOCOL_REQUEST);
 	CHECK(match(CONN_PASSIVE, IO_SEND, get) == PROTOCOL_NO);
 	CHECK(match(CONN_ACTIVE, IO_RECV, get) == PROTOCOL_NO);
-	CHECK(match(0, IO_SEND, get) == PROTOCOL_REQUEST && match(0, IO_RECV, get) == PROTOCOL_REQUEST);
+	CHECK(match(0, IO_SEND, get) == PROTOCOL_REQUEST &&
+	      match(0, IO_RECV, get) == PROTOCOL_REQUEST);
 	CHECK(match(0, IO_SEND, "*2\r\n$5\r\nhallo\r\n") == PROTOCOL_NO);
 	CHECK(match(0, IO_SEND, "*2\r\n$3\r\nGE") == PROTOCOL_MAYBE);
 	CHECK(match(CONN_ACTIVE, IO_SEND, "*") == PROTOCOL_MAYBE);
 	CHECK(match(CONN_ACTIVE, IO_SEND, "*12\r") == PROTOCOL_MAYBE);
 	CHECK(match(CONN_ACTIVE, IO_SEND, "*1\r\n:") == PROTOCOL_NO);
-	CHECK(match(CONN_ACTIVE, IO_SEND, "*x") == PROTOCOL_NO && match(CONN_ACTIVE, IO_SEND, "*0\r\n$") == PROTOCOL_NO);
+	CHECK(match(CONN_ACTIVE, IO_SEND, "*x") == PROTOCOL_NO &&
+	      match(CONN_ACTIVE, IO_SEND, "*0\r\n$") == PROTOCOL_NO);
 	CHECK(match(CONN_PASSIVE, IO_RECV, "PING\r\n") == PROTOCOL_REQUEST);
 	CHECK(match(CONN_PASSIVE, IO_RECV, "SET a b\n") == PROTOCOL_REQUEST);
 	CHECK(match(CONN_PASSIVE, IO_RECV, "ping\r\n") == PROTOCOL_REQUEST);

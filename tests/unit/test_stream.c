@@ -1,8 +1,10 @@
-/* A direction's bytes: pending tails, skips over captured and uncaptured bytes, what counts as one event. */
+/* A direction's bytes: pending tails, skips over captured and uncaptured bytes, what counts as one
+ * event. */
 #include "check.h"
 #include "trace/stream.h"
 
-/* A toy protocol: "<digit>" says how many bytes to pass over; "!" breaks it, "." stops it, "(" waits for ")". */
+/* A toy protocol: "<digit>" says how many bytes to pass over; "!" breaks it, "." stops it, "("
+ * waits for ")". */
 struct toy {
 	struct stream *s;
 	unsigned int numbers, ends, calls;

@@ -14,7 +14,9 @@ static bool parses(const char *text)
 
 int main(void)
 {
-	static const uint8_t span[SPAN_ID_BYTES] = { 0xb7, 0xad, 0x6b, 0x71, 0x69, 0x20, 0x33, 0x31 };
+	static const uint8_t span[SPAN_ID_BYTES] = {
+		0xb7, 0xad, 0x6b, 0x71, 0x69, 0x20, 0x33, 0x31
+	};
 	struct trace_context tc = { .flags = 0x77 };
 
 	CHECK(trace_context_parse(slice_str("00-" TRACE "-" SPAN "-01"), &tc));
