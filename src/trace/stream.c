@@ -73,19 +73,26 @@ static enum stream_result run(struct stream *s, const uint8_t *data, size_t len,
 /* Passes over what was transferred but not captured. */
 static enum stream_result pass_missing(struct stream *s, stream_step step, void *ctx)
 {
+	static const uint8_t none[1];
+
 	while (s->missing) {
-		static const uint8_t none[1];
 		uint64_t passed;
 		ssize_t r;
 
-		if (s->pending.len || !s->skip)
+		if (s->pending.len)
 			return STREAM_LOST;
-		if (!pass_over(s, s->missing, &passed))
-			return STREAM_OK;
-		s->missing -= (uint32_t)passed;
+		/* No length is known that passes over them: the protocol may know that they don't
+		 * matter. */
+		if (s->skip) {
+			if (!pass_over(s, s->missing, &passed))
+				return STREAM_OK;
+			s->missing -= (uint32_t)passed;
+		}
 		r = step(ctx, none, 0);
 		if (r < 0)
 			return step_result(r);
+		if (s->missing && !s->skip)
+			return STREAM_LOST;
 	}
 	return STREAM_OK;
 }

@@ -47,8 +47,9 @@ struct stream {
  * Consumes from `data` and says how much (> 0), or STREAM_MORE, STREAM_BAD, STREAM_STOP. It may set
  * `skip` of its stream, which is then applied behind what it consumed (to pass over bytes only,
  * consume the header first). When a skip has run out the step is called at once, with len 0 if that
- * was the last byte, so that it sees the end of a body when it comes; a step that is given no bytes
- * consumes none.
+ * was the last byte, so that it sees the end of a body when it comes; and with len 0 when bytes
+ * follow that were not captured and no skip covers: unless it sets one, they are lost. A step that
+ * is given no bytes consumes none.
  */
 typedef ssize_t (*stream_step)(void *ctx, const uint8_t *data, size_t len);
 
