@@ -38,6 +38,7 @@
 
 #define POLL_BUSY_NS 5000000ull  /* between two looks at the ring while there is traffic */
 #define POLL_IDLE_NS 50000000ull /* and when there was none for a while */
+#define FULL_NS 100000000ull     /* how long records wait in the ring for room in the queue */
 #define HOUSEKEEPING_NS 1000000000ull
 
 enum { RANDOM_POOL_BYTES = 4096, EPOLL_EVENTS = 16, PID_NS_INIT_INODE = 0xEFFFFFFCu };
@@ -53,6 +54,8 @@ struct agent {
 	struct attach attach;
 	struct hash watched; /* fd → this struct: what the exporters have in the epoll set */
 	int epoll_fd, signal_fd;
+	size_t room;      /* spans that the exporters can take now */
+	uint64_t full_ns; /* since when they can take none; 0: they can */
 	uint64_t poll_ns, next_housekeeping_ns, now_ns;
 	bool stopping;
 	uint8_t random[RANDOM_POOL_BYTES];
@@ -75,6 +78,8 @@ static void on_span(void *ctx, struct span *s)
 	struct agent *a = ctx;
 
 	export_queue_push(a->queue, s, a->now_ns);
+	if (a->room && a->room != SIZE_MAX)
+		a->room--;
 }
 
 static struct resource *on_resource(void *ctx, uint32_t pid)
@@ -182,6 +187,11 @@ static void on_lost(void *ctx, uint64_t ts_ns)
 	tracer_lost(((struct agent *)ctx)->tracer);
 }
 
+static bool on_full(void *ctx)
+{
+	return ((struct agent *)ctx)->room == 0;
+}
+
 /* --- the loop
  * ----------------------------------------------------------------------------------------------------
  */
@@ -209,11 +219,23 @@ static int watch(void *ctx, int fd, uint32_t events)
 	return hash_put(&a->watched, key, a) ? 0 : -ENOMEM;
 }
 
+/*
+ * Takes what is in the ring, as much as the exporters can take: a burst waits there a moment rather
+ * than being dropped behind it. Not for long, since a full ring loses more than spans.
+ */
 static void consume(struct agent *a)
 {
-	int n = probe_consume(a->probe);
+	int n;
 
-	if (n > 0)
+	a->room = export_queue_room(a->queue);
+	if (a->room)
+		a->full_ns = 0;
+	else if (!a->full_ns)
+		a->full_ns = a->now_ns;
+	else if (a->now_ns - a->full_ns >= FULL_NS)
+		a->room = SIZE_MAX;
+	n = a->room ? probe_consume(a->probe) : 0;
+	if (n || a->full_ns)
 		a->poll_ns = POLL_BUSY_NS;
 	else if (a->poll_ns < POLL_IDLE_NS)
 		a->poll_ns = a->poll_ns * 2 < POLL_IDLE_NS ? a->poll_ns * 2 : POLL_IDLE_NS;
@@ -240,7 +262,7 @@ static int timeout_ms(const struct agent *a)
 {
 	uint64_t next = export_queue_next_tick(a->queue), wait_ns = a->poll_ns;
 
-	if (next <= a->now_ns)
+	if (next <= a->now_ns || (probe_has_more(a->probe) && !a->full_ns))
 		return 0;
 	if (next - a->now_ns < wait_ns)
 		wait_ns = next - a->now_ns;
@@ -294,6 +316,7 @@ static void drain(struct agent *a)
 	a->now_ns = monotonic_ns();
 	/* What happens from here on is not ours any more. */
 	epoll_ctl(a->epoll_fd, EPOLL_CTL_DEL, probe_fd(a->probe), NULL);
+	a->room = SIZE_MAX;
 	probe_consume(a->probe);
 	tracer_flush(a->tracer, a->now_ns);
 	while (!export_queue_flush(a->queue, a->now_ns) && a->now_ns < deadline) {
@@ -432,9 +455,10 @@ static int start_probe(struct agent *a)
 		.process_cgroup = on_process_cgroup,
 		.listen = on_listen,
 		.lost = on_lost,
+		.full = on_full,
 		.ctx = a,
 	};
-	struct epoll_event ev = { .events = EPOLLIN };
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLET };
 	char *error = NULL;
 
 	if (probe_open(&options, &sink, &a->stats, &a->probe, &error))

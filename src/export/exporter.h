@@ -38,6 +38,11 @@ struct exporter {
 	void *(*open)(const struct options *options, const struct exporter_loop *loop,
 		      struct stats *stats, char **ret_error);
 	void (*export)(void *state, const struct span_batch *batch, uint64_t now_ns);
+	/*
+	 * How many more spans it can take before it has to drop some; SIZE_MAX when it knows no
+	 * bound or waiting would not help. May be NULL: no bound.
+	 */
+	size_t (*room)(void *state);
 	/* An fd it watches has `events`. May be NULL. */
 	void (*ready)(void *state, int fd, uint32_t events, uint64_t now_ns);
 	/* Called at or after the time it last asked for. May be NULL. */

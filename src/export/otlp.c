@@ -216,6 +216,16 @@ static void otlp_export(void *state, const struct span_batch *batch, uint64_t no
 	pump(o, now_ns);
 }
 
+static size_t otlp_room(void *state)
+{
+	const struct otlp *o = state;
+
+	/* While the collector is in trouble no patience of ours makes room. */
+	if (o->failures)
+		return SIZE_MAX;
+	return o->waiting_spans < o->max_spans ? o->max_spans - o->waiting_spans : 0;
+}
+
 static void otlp_ready(void *state, int fd, uint32_t events, uint64_t now_ns)
 {
 	struct otlp *o = state;
@@ -315,6 +325,7 @@ const struct exporter otlp_exporter = {
 	.name = "otlp",
 	.open = otlp_open,
 	.export = otlp_export,
+	.room = otlp_room,
 	.ready = otlp_ready,
 	.tick = otlp_tick,
 	.next_tick = otlp_next_tick,

@@ -177,6 +177,22 @@ void export_queue_push(struct export_queue *q, struct span *s, uint64_t now_ns)
 		export_batch(q, now_ns);
 }
 
+size_t export_queue_room(const struct export_queue *q)
+{
+	size_t i, room = SIZE_MAX;
+
+	for (i = 0; i < q->opened_count; i++) {
+		const struct opened *o = &q->opened[i];
+		size_t theirs = o->exporter->room ? o->exporter->room(o->state) : SIZE_MAX;
+
+		if (theirs < room)
+			room = theirs;
+	}
+	if (room == SIZE_MAX)
+		return room;
+	return room > q->count ? room - q->count : 0;
+}
+
 bool export_queue_ready(struct export_queue *q, int fd, uint32_t events, uint64_t now_ns)
 {
 	struct opened *o = hash_get(&q->by_fd, (uint64_t)fd);

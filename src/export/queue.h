@@ -29,6 +29,11 @@ int export_queue_add(struct export_queue *q, const struct exporter *exporter,
 
 /* Takes the span over. `now_ns` everywhere is CLOCK_MONOTONIC. */
 void export_queue_push(struct export_queue *q, struct span *s, uint64_t now_ns);
+/*
+ * How many more spans can be pushed before an exporter has to drop some that a little patience
+ * would save; SIZE_MAX when none has a bound.
+ */
+size_t export_queue_room(const struct export_queue *q);
 /* An fd passed to loop->watch has `events`. False: it is no exporter's. */
 bool export_queue_ready(struct export_queue *q, int fd, uint32_t events, uint64_t now_ns);
 void export_queue_tick(struct export_queue *q, uint64_t now_ns);

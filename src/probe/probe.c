@@ -36,6 +36,8 @@ struct probe {
 	int cpus;
 	uint32_t agent_pid;
 	enum probe_collector collector;
+	int consumed; /* by this probe_consume() */
+	bool has_more;
 	const char *missing[MISSING_MAX + 1];
 	size_t missing_count;
 };
@@ -259,7 +261,11 @@ static int on_record(void *ctx, void *data, size_t size)
 	struct probe *p = ctx;
 
 	ring_record(&p->reader, data, size);
-	return 0;
+	p->consumed++;
+	if (!p->sink.full || !p->sink.full(p->sink.ctx))
+		return 0;
+	p->has_more = true;
+	return -ECANCELED; /* libbpf stops behind this record */
 }
 
 static int map_memory(struct probe *p, char **ret_error)
@@ -327,14 +333,24 @@ void probe_close(struct probe *p)
 
 int probe_fd(const struct probe *p)
 {
-	return ring_buffer__epoll_fd(p->ring);
+	return bpf_map__fd(p->skel->maps.ring);
 }
 
 int probe_consume(struct probe *p)
 {
+	int err;
+
 	/* Before the records are taken: what comes after may wake us again. */
 	__atomic_store_n(&p->skel->bss->wake_pending, 0, __ATOMIC_RELEASE);
-	return ring_buffer__consume(p->ring);
+	p->has_more = false;
+	p->consumed = 0;
+	err = ring_buffer__consume(p->ring);
+	return err < 0 && !p->has_more ? err : p->consumed;
+}
+
+bool probe_has_more(const struct probe *p)
+{
+	return p->has_more;
 }
 
 int probe_trace(struct probe *p, uint32_t pid)

@@ -45,6 +45,8 @@ struct probe_sink {
 	void (*listen)(void *ctx, uint32_t pid, uint16_t port);
 	/* The ring was full: records before the next one are missing. */
 	void (*lost)(void *ctx, uint64_t ts_ns);
+	/* True: no more for now; what is there waits in the ring. May be NULL. */
+	bool (*full)(void *ctx);
 	void *ctx;
 };
 
@@ -57,10 +59,13 @@ int probe_open(const struct probe_options *options, const struct probe_sink *sin
 /* Takes NULL. */
 void probe_close(struct probe *p);
 
-/* Readable when much waits or something urgent came; the agent polls besides. */
+/* Becomes readable (watch it edge-triggered) when much waits or something urgent came; the agent
+ * polls besides. */
 int probe_fd(const struct probe *p);
-/* Hands on every record that is there. Returns how many, or -errno. */
+/* Hands on the records that are there, until the sink is full. Returns how many, or -errno. */
 int probe_consume(struct probe *p);
+/* Whether the last probe_consume() left records because the sink was full. */
+bool probe_has_more(const struct probe *p);
 
 /* From now on (until it exits) `pid` is traced. -E2BIG: too many processes. -EINVAL: the agent
  * itself. */

@@ -1,6 +1,7 @@
 /*
- * Both collectors load and attach on this kernel, each program stays within its instruction budget (what the
- * verifier walks, as it counts it), and nothing is held any more once the probe is closed.
+ * Both collectors load and attach on this kernel, each program stays within its instruction budget
+ * (what the verifier walks, as it counts it), and nothing is held any more once the probe is
+ * closed.
  */
 #include <bpf/bpf.h>
 #include <dirent.h>
@@ -13,7 +14,8 @@
 #include "probe/probe.h"
 
 enum {
-	INSN_BUDGET = 100000, /* of the kernel's million; older verifiers see more states than the newest */
+	INSN_BUDGET = 100000, /* of the kernel's million; older verifiers see more states than the
+				 newest */
 	RING_BYTES = 1 << 20,
 	MAX_PROGRAMS = 128,
 };
@@ -26,7 +28,8 @@ static void result(bool good, const char *collector, const char *what, const cha
 		passed++;
 	else
 		failed++;
-	printf("%s %s: %s%s%s\n", good ? "ok" : "FAILED", collector, what, *detail ? ": " : "", detail);
+	printf("%s %s: %s%s%s\n", good ? "ok" : "FAILED", collector, what, *detail ? ": " : "",
+	       detail);
 }
 
 /* The file descriptors of ours that are BPF programs; how many. */
@@ -84,7 +87,8 @@ static void check_collector(enum probe_collector kind, const char *name)
 	free(error);
 	if (err)
 		return;
-	result(strcmp(probe_collector_name(probe), name) == 0, name, "is the collector that was asked for", "");
+	result(strcmp(probe_collector_name(probe), name) == 0, name,
+	       "is the collector that was asked for", "");
 	count = programs_held(fds);
 	result(count > 0, name, "holds programs", "");
 	for (i = 0; i < count; i++)
