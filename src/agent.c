@@ -70,8 +70,7 @@ static uint64_t monotonic_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
 }
 
-/* --- what the tracer asks for
- * ------------------------------------------------------------------------------------ */
+/* --- what the tracer asks for --- */
 
 static void on_span(void *ctx, struct span *s)
 {
@@ -115,8 +114,7 @@ static void on_random(void *ctx, uint8_t *data, size_t len)
 	a->random_used += len;
 }
 
-/* --- what comes off the ring
- * ------------------------------------------------------------------------------------- */
+/* --- what comes off the ring --- */
 
 static void on_io(void *ctx, const struct io_event *ev)
 {
@@ -192,9 +190,7 @@ static bool on_full(void *ctx)
 	return ((struct agent *)ctx)->room == 0;
 }
 
-/* --- the loop
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- the loop --- */
 
 static int watch(void *ctx, int fd, uint32_t events)
 {
@@ -333,9 +329,7 @@ static void drain(struct agent *a)
 	probe_collect_drops(a->probe);
 }
 
-/* --- start
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- start --- */
 
 /* Says what went wrong; always 1, the exit status. */
 static int refuse(char *error, const char *otherwise)

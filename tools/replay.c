@@ -21,9 +21,7 @@ struct run {
 	struct stats stats;
 };
 
-/* --- running
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- running --- */
 
 static void on_span(void *ctx, struct span *s)
 {
@@ -156,9 +154,7 @@ static void run_free(struct run *r)
 	r->count = 0;
 }
 
-/* --- printing
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- printing --- */
 
 static void put_text(struct buf *out, struct slice text)
 {
@@ -260,9 +256,7 @@ static void put_run(struct buf *out, const struct run *r, bool drops)
 	}
 }
 
-/* --- golden
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- golden --- */
 
 static struct script script;
 static struct run run;

@@ -58,9 +58,7 @@ void http1_settle_lost(struct connection *c)
 	}
 }
 
-/* --- detection
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- detection --- */
 
 /* "GET /…": enough of a line that goes on behind what was captured. */
 static bool plausible_start(const uint8_t *data, size_t len)
@@ -125,9 +123,7 @@ enum protocol_match http1_match(const struct connection *c, enum io_dir dir, con
 	return response != PROTOCOL_NO ? response : request;
 }
 
-/* --- the end
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- the end --- */
 
 static void end_exchange(struct connection *c, struct exchange *ex, struct slice error)
 {

@@ -30,8 +30,7 @@ static void begin_message(struct http1_side *side)
 	side->chunked = false;
 }
 
-/* --- bodies: the same for both directions
- * ------------------------------------------------------------------------ */
+/* --- bodies: the same for both directions --- */
 
 /* A chunk is passed over with the line end behind it, which is as long as that of its size line. */
 static ssize_t chunk_step(struct connection *c, enum io_dir dir, struct http1_side *side,
@@ -113,9 +112,7 @@ static ssize_t step_done(struct connection *c, enum io_dir dir, struct http1_sid
 	return unframe(c, dir, side, len);
 }
 
-/* --- requests
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- requests --- */
 
 static ssize_t bad_request(struct connection *c)
 {
@@ -259,9 +256,7 @@ ssize_t http1_request_step(struct connection *c, const uint8_t *data, size_t len
 			 len);
 }
 
-/* --- responses
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- responses --- */
 
 static void finish_response(struct connection *c)
 {

@@ -248,8 +248,7 @@ void redis_batch_command_done(struct connection *c)
 	b->ex->scratch[EX_COMMAND_NS] = connection_now(c);
 }
 
-/* --- answers that mean something
- * ----------------------------------------------------------------------------------- */
+/* --- answers that mean something --- */
 
 struct redis_special *redis_special_first(struct redis_state *st)
 {

@@ -5,8 +5,7 @@
  */
 #include "protocols/redis_state.h"
 
-/* --- what a value is
- * --------------------------------------------------------------------------------------------- */
+/* --- what a value is --- */
 
 static void set_word(struct redis_word *w, struct slice s)
 {
@@ -87,9 +86,7 @@ static bool first_is(const struct redis_reply *r, const char *text)
 	return slice_eq(slice_of(r->first.text, r->first.len), text);
 }
 
-/* --- subscriptions
- * -----------------------------------------------------------------------------------------------
- */
+/* --- subscriptions --- */
 
 /* The subscription count that a confirmation is about; NULL when the value is none. */
 static uint32_t *confirmed(struct redis_state *st)
@@ -132,9 +129,7 @@ static bool confirm(struct redis_state *st, struct redis_special *sp, uint32_t *
 	return whole;
 }
 
-/* --- answers
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- answers --- */
 
 static void set_error(struct exchange *ex, const struct redis_word *code)
 {
@@ -240,9 +235,7 @@ static void value_done(struct connection *c)
 	*r = (struct redis_reply){ 0 };
 }
 
-/* --- reading
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- reading --- */
 
 /* Bytes that are needed were not captured: what is in flight ends with the next command. */
 static ssize_t unframe(struct connection *c, size_t len)

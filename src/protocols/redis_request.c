@@ -43,8 +43,7 @@ static int64_t number_of(struct slice s)
 	return value;
 }
 
-/* --- what arguments mean
- * ----------------------------------------------------------------------------------------- */
+/* --- what arguments mean --- */
 
 static bool is_key(const struct redis_request *r, int64_t i)
 {
@@ -153,8 +152,7 @@ static void take_arg(struct redis_state *st, int64_t i, struct slice arg)
 	redis_batch_arg(st, shown, arg);
 }
 
-/* --- what commands mean
- * ------------------------------------------------------------------------------------------ */
+/* --- what commands mean --- */
 
 /* The command gets no answer: it was counted as if it did. */
 static void expect_no_answer(struct redis_state *st)
@@ -236,9 +234,7 @@ static int arg_done(struct connection *c)
 	return ++r->index == r->argc ? command_done(c) : 0;
 }
 
-/* --- reading
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- reading --- */
 
 static bool begin_command(struct connection *c, int64_t argc)
 {

@@ -90,9 +90,7 @@ static void ignore(struct connection *c)
 		t->ops.ignore(t->ops.ctx, c->info.conn_id);
 }
 
-/* --- detection
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- detection --- */
 
 static enum conn_role role_of(enum protocol_match m, enum io_dir dir)
 {
@@ -191,9 +189,7 @@ static bool resync(struct connection *c, const struct io_event *ev)
 	return false;
 }
 
-/* --- feeding
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- feeding --- */
 
 struct step_context {
 	struct connection *conn;

@@ -165,9 +165,7 @@ static struct thread *thread_get(struct linker *l, uint32_t pid, uint32_t tid)
 	return t;
 }
 
-/* --- requests
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- requests --- */
 
 /* Two requests at once: neither is the process's only one, nor, on one thread, the thread's. */
 static void note_overlap(struct process *p, struct thread *t, struct request *r)
@@ -261,9 +259,7 @@ bool link_is_handling(struct linker *l, uint32_t pid)
 	return p && p->open;
 }
 
-/* --- calls
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- calls --- */
 
 static void candidate(struct call *c, struct request *r, enum rule rule)
 {
@@ -411,8 +407,7 @@ void link_call_end(struct linker *l, struct call *c, struct span *s, uint64_t no
 	list_push(&c->request->calls, &c->by_request);
 }
 
-/* --- threads and processes
- * --------------------------------------------------------------------------------------- */
+/* --- threads and processes --- */
 
 void link_thread_start(struct linker *l, uint32_t pid, uint32_t tid, uint32_t parent_tid,
 		       uint64_t now_ns)

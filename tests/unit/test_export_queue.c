@@ -91,8 +91,25 @@ static void fake_close(void *state)
 	((struct fake *)state)->closed++;
 }
 
-static const struct exporter fake_exporter = { "fake",    fake_open,      fake_export, fake_ready,
-					       fake_tick, fake_next_tick, fake_flush,  fake_close };
+static size_t fake_left = SIZE_MAX;
+
+static size_t fake_room(void *state)
+{
+	(void)state;
+	return fake_left;
+}
+
+static const struct exporter fake_exporter = {
+	.name = "fake",
+	.open = fake_open,
+	.export = fake_export,
+	.room = fake_room,
+	.ready = fake_ready,
+	.tick = fake_tick,
+	.next_tick = fake_next_tick,
+	.flush = fake_flush,
+	.close = fake_close,
+};
 
 static int watch(void *ctx, int fd, uint32_t events)
 {
@@ -179,6 +196,21 @@ static void test_events(void)
 	export_queue_free(q);
 }
 
+static void test_room(void)
+{
+	struct export_queue *q = make(10, 200, 1);
+
+	fake_left = SIZE_MAX;
+	CHECK(export_queue_room(q) == SIZE_MAX);
+	fake_left = 12;
+	push(q, 5, 0); /* they will be the exporter's too */
+	CHECK(export_queue_room(q) == 7);
+	fake_left = 3;
+	CHECK(export_queue_room(q) == 0);
+	fake_left = SIZE_MAX;
+	export_queue_free(q);
+}
+
 static void test_refused(void)
 {
 	struct options options = { .file = (char[]){ "x" } };
@@ -196,6 +228,7 @@ int main(void)
 {
 	test_batches();
 	test_events();
+	test_room();
 	test_refused();
 	return 0;
 }
