@@ -10,7 +10,7 @@
 #include "core_compat.bpf.h"
 #include "maps.bpf.h"
 
-enum { PIECES_MAX = 8 };
+enum { PIECES_MAX = 8, MISSED_REPORT_MAX = 1 << 30 };
 enum { ERRNO_EINTR = 4, ERRNO_EAGAIN = 11, ERRNO_EINPROGRESS = 115, ERRNO_RESTART_FIRST = 512 };
 
 /* How the buffers of a system call are given. */
@@ -30,7 +30,6 @@ struct transfer {
 	u8 dir; /* IO_RECORD_SEND or 0 */
 	u8 flags;
 	u8 buffers; /* enum buffers */
-	u8 fresh;   /* nothing was transferred before this */
 	u32 syscall;
 };
 
@@ -61,12 +60,12 @@ static __always_inline void conn_unix_path(struct conn_record *r, const struct s
 	} else {
 		const struct unix_sock *peer = (const void *)BPF_CORE_READ(u, peer);
 
-		r->flags |= CONN_RECORD_ACTIVE;
 		if (!peer)
 			return;
 		addr = BPF_CORE_READ(peer, addr);
-		if (!addr)
+		if (!addr) /* a socketpair: nobody connected */
 			return;
+		r->flags |= CONN_RECORD_ACTIVE;
 	}
 	len = BPF_CORE_READ(addr, len) - (int)sizeof(u16);
 	if (len <= 0)
@@ -99,6 +98,30 @@ static __always_inline struct conn_record *conn_record_reserve(u8 type, u64 conn
 	return r;
 }
 
+/*
+ * Was this the first transfer of its connection? What was received counts when it is read, what was
+ * sent when it is written, so that what still waits in the kernel's queues is left out.
+ */
+static __always_inline bool transfer_is_first(const struct transfer *t, const struct sock *sk)
+{
+	const struct tcp_sock *tp = (const void *)sk;
+	u64 received, sent, moved = t->result > 0 ? t->result : 0;
+
+	if (t->family == AF_UNIX || BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP)
+		return false;
+	received = BPF_CORE_READ(tp, bytes_received);
+	sent = BPF_CORE_READ(tp, bytes_sent) - BPF_CORE_READ(tp, bytes_retrans);
+	if (t->dir) {
+		u32 unsent = BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_nxt);
+
+		return !received && sent + unsent == moved;
+	} else {
+		u32 unread = BPF_CORE_READ(tp, rcv_nxt) - BPF_CORE_READ(tp, copied_seq);
+
+		return !sent && received - unread == moved;
+	}
+}
+
 /* Tells the agent of a connection once, at its first transfer. */
 static __noinline int conn_announce(struct conn_state *c, const struct transfer *t)
 {
@@ -108,7 +131,7 @@ static __noinline int conn_announce(struct conn_state *c, const struct transfer 
 	if (!r)
 		return -1;
 	conn_addresses(r, sk, t->family);
-	if (t->fresh)
+	if (transfer_is_first(t, sk))
 		r->flags |= CONN_RECORD_FRESH;
 	if (t->family == AF_UNIX)
 		conn_unix_path(r, sk);
@@ -281,7 +304,9 @@ static __noinline void emit_missed(struct conn_state *c, const struct transfer *
 
 		if (!bytes)
 			continue;
-		c->missed[i] = 0;
+		if (bytes > MISSED_REPORT_MAX)
+			bytes = MISSED_REPORT_MAX;
+		__sync_fetch_and_sub(&c->missed[i], bytes);
 		gap.dir = i;
 		gap.tcp_seq = 0;
 		emit_io(c, &gap, 0, bytes, 0);
@@ -293,7 +318,8 @@ static __always_inline struct conn_state *transfer_conn(const struct transfer *t
 {
 	struct conn_state *c = bpf_map_lookup_elem(&conns, &t->sk);
 
-	if (!c || (t->family == AF_UNIX && c->inode != t->inode)) {
+	/* Nothing tells of the end of a unix socket, so its address may be another's by now. */
+	if (!c || ((t->family == AF_UNIX || c->family == AF_UNIX) && c->inode != t->inode)) {
 		c = conn_create(t->sk, t->family, t->inode);
 		if (!c)
 			return 0;
@@ -346,6 +372,9 @@ static __always_inline int transfer_seen(struct transfer *t)
 	}
 	return 0;
 }
+
+/* Receives that take nothing from the stream. */
+enum { MSG_NOT_OF_STREAM = MSG_OOB | MSG_PEEK | MSG_ERRQUEUE };
 
 /* A failed transfer that is no failure. */
 static __always_inline bool transfer_would_block(s32 result)

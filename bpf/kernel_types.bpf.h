@@ -42,7 +42,15 @@ enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2, BPF_RB_AVAIL_DATA = 0 };
 
 /* ABI of system calls (linux/uio.h, linux/socket.h). */
 enum { AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10, SOCK_STREAM = 1, IPPROTO_TCP = 6 };
-enum { MSG_PEEK = 2, MSG_DONTWAIT = 0x40, O_NONBLOCK = 04000 };
+enum {
+	MSG_OOB = 1,
+	MSG_PEEK = 2,
+	MSG_TRUNC = 0x20,
+	MSG_DONTWAIT = 0x40,
+	MSG_ERRQUEUE = 0x2000,
+	O_NONBLOCK = 04000,
+	UIO_MAXIOV = 1024,
+};
 struct iovec {
 	u64 iov_base;
 	u64 iov_len;
@@ -86,6 +94,7 @@ struct sock {
 	struct socket *sk_socket;
 	u32 sk_max_ack_backlog;
 	int sk_err;
+	u8 sk_shutdown;
 	u16 sk_type;
 	u16 sk_protocol;
 } KERNEL_TYPE;
@@ -94,8 +103,10 @@ struct tcp_sock {
 	u32 copied_seq;
 	u32 rcv_nxt;
 	u32 write_seq;
-	u64 bytes_received;
-	u64 bytes_sent;
+	u32 snd_nxt;
+	u64 bytes_received; /* by the kernel; a FIN counts as one, as in the sequence numbers */
+	u64 bytes_sent;     /* those sent again among them */
+	u64 bytes_retrans;
 } KERNEL_TYPE;
 
 struct inode {
@@ -164,6 +175,6 @@ struct pt_regs {
 #error "one architecture so far: x86-64"
 #endif
 
-enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_CLOSE = 7, TCP_LISTEN = 10 };
+enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_CLOSE = 7, TCP_LISTEN = 10, RCV_SHUTDOWN = 1 };
 
 #endif

@@ -82,15 +82,20 @@ static __always_inline void connect_begins(struct sock *sk)
 
 	if (!is_traced(pid_tid >> 32))
 		return;
-	c = bpf_map_lookup_elem(&conns, &key);
-	if (!c)
-		c = conn_create(key, sk->__sk_common.skc_family, 0);
+	c = conn_create(key, sk->__sk_common.skc_family, 0);
 	if (!c)
 		return;
 	c->flags = CONN_CONNECTING | CONN_ACTIVE;
 	c->connect_ns = bpf_ktime_get_ns();
 	c->connect_pid = pid_tid >> 32;
 	c->connect_tid = (u32)pid_tid;
+}
+
+static __always_inline bool in_connect(void)
+{
+	enum { NR_CONNECT = 42 };
+
+	return BPF_CORE_READ(syscall_regs(), orig_ax) == NR_CONNECT;
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -113,7 +118,10 @@ int BPF_PROG(socket_state, struct sock *sk, int old_state, int new_state)
 		if (!c || !(c->flags & CONN_CONNECTING))
 			return 0;
 		c->flags &= ~CONN_CONNECTING;
-		if (new_state == TCP_CLOSE) {
+		if (new_state == TCP_CLOSE && !sk->sk_err && in_connect()) {
+			/* No packet left, no free port say: exit_connect sees the error. */
+			bpf_map_delete_elem(&conns, &key);
+		} else if (new_state == TCP_CLOSE) {
 			c->flags |= CONN_FAILED;
 			emit_connect_failed(c, sk, sk->sk_err);
 		}

@@ -15,10 +15,10 @@ static __always_inline int sock_transfer(struct sock *sk, int result, int flags,
 
 	if (!is_traced(t.pid) || sk->sk_type != SOCK_STREAM)
 		return 0;
-	if (transfer_would_block(result) || (!dir && (flags & MSG_PEEK)))
+	if (transfer_would_block(result) || (!dir && (flags & MSG_NOT_OF_STREAM)))
 		return 0;
-	if (dir && !result)
-		return 0;
+	if (!result && (dir || !(sk->sk_shutdown & RCV_SHUTDOWN)))
+		return 0; /* nothing was asked for: not the end of the stream */
 	t.family = sk->__sk_common.skc_family;
 	if (t.family != AF_INET && t.family != AF_INET6 && t.family != AF_UNIX)
 		return 0;
@@ -37,9 +37,10 @@ static __always_inline int sock_transfer(struct sock *sk, int result, int flags,
 
 		if (socket)
 			t.inode = BPF_CORE_READ(socket, file, f_inode, i_ino);
-		t.fresh = 0;
 		return transfer_seen(&t);
 	}
+	if (!dir && (flags & MSG_TRUNC))
+		t.buffers = BUFFERS_NONE; /* TCP throws the bytes away */
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (tp) {
 		u32 moved = result > 0 ? result : 0;
@@ -47,7 +48,6 @@ static __always_inline int sock_transfer(struct sock *sk, int result, int flags,
 
 		t.tcp_seq = (dir ? sent : received) - moved;
 		t.tcp_peer_seq = dir ? received : sent;
-		t.fresh = dir ? tp->bytes_received == 0 : tp->bytes_sent == 0;
 	}
 	return transfer_seen(&t);
 }

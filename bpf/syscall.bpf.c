@@ -75,10 +75,16 @@ static __always_inline int transfer_on(struct transfer *t, u32 fd, u32 msg_flags
 
 		t->tcp_seq = (dir ? sent : received) - moved;
 		t->tcp_peer_seq = dir ? received : sent;
-		t->fresh = dir ? BPF_CORE_READ(tp, bytes_received) == 0
-			       : BPF_CORE_READ(tp, bytes_sent) == 0;
 	}
 	return 0;
+}
+
+/* A receive of 0 bytes is the end of the stream, unless nothing was asked for. */
+static __always_inline bool transfer_at_end(const struct transfer *t)
+{
+	const struct sock *sk = (const void *)t->sk;
+
+	return !t->dir && BPF_CORE_READ(sk, sk_shutdown) & RCV_SHUTDOWN;
 }
 
 static __always_inline int syscall_transfer(const struct exit_context *ctx, u32 nr, u8 dir)
@@ -97,11 +103,15 @@ static __always_inline int syscall_transfer(const struct exit_context *ctx, u32 
 		msg_flags = BPF_CORE_READ(regs, r10);
 	else if (nr == NR_RECVMSG || nr == NR_SENDMSG)
 		msg_flags = BPF_CORE_READ(regs, dx);
-	if (!dir && (msg_flags & MSG_PEEK))
+	if (!dir && (msg_flags & MSG_NOT_OF_STREAM))
 		return 0;
 	if (transfer_on(&t, BPF_CORE_READ(regs, di), msg_flags, ret, dir))
 		return 0;
+	if (!ret && !transfer_at_end(&t))
+		return 0;
 	transfer_buffers(&t, nr, BPF_CORE_READ(regs, si), BPF_CORE_READ(regs, dx));
+	if (t.family != AF_UNIX && !dir && (msg_flags & MSG_TRUNC))
+		t.buffers = BUFFERS_NONE; /* TCP throws the bytes away */
 	return transfer_seen(&t);
 }
 
@@ -110,19 +120,45 @@ static __noinline int emit_message(struct conn_state *c, struct transfer *t, u64
 {
 	struct mmsghdr m;
 	struct iovec iov = {};
-	u32 len;
+	u32 len, want;
 
-	if (bpf_probe_read_user(&m, sizeof(m), (const void *)message) ||
-	    bpf_probe_read_user(&iov, sizeof(iov), (const void *)m.msg_hdr.msg_iov)) {
-		count_drop(DROP_READ_FAULT);
+	if (bpf_probe_read_user(&m, sizeof(m), (const void *)message) || !m.msg_len)
 		return 0;
-	}
+	if (bpf_probe_read_user(&iov, sizeof(iov), (const void *)m.msg_hdr.msg_iov))
+		count_drop(DROP_READ_FAULT);
 	len = iov.iov_len < m.msg_len ? iov.iov_len : m.msg_len;
-	emit_io(c, t, iov.iov_base, len, len < c->budget ? len : c->budget);
-	t->flags |= IO_RECORD_SAME_CALL;
-	if (m.msg_len > len)
+	want = len < c->budget ? len : c->budget;
+	if (want > IO_CLASS_3)
+		want = IO_CLASS_3;
+	c->budget -= want;
+	c->run_bytes += want;
+	t->left -= m.msg_len;
+	if (len) {
+		emit_io(c, t, iov.iov_base, len, want);
+		t->flags |= IO_RECORD_SAME_CALL;
+	}
+	if (m.msg_len > len) {
 		emit_io(c, t, 0, m.msg_len - len, 0);
+		t->flags |= IO_RECORD_SAME_CALL;
+	}
 	return 0;
+}
+
+/* The bytes of all messages together. Reads the count anew, so that the verifier doesn't follow
+ * what the loop says of it into everything behind. */
+static __noinline u32 messages_bytes(const volatile struct exit_context *ctx, u64 messages)
+{
+	u64 addr = messages + __builtin_offsetof(struct mmsghdr, msg_len);
+	s64 count = ctx->ret;
+	u32 sum = 0, len, i;
+
+	for (i = 0; i < UIO_MAXIOV && i < count; i++) {
+		if (bpf_probe_read_user(&len, sizeof(len), (const void *)addr))
+			break;
+		sum += len;
+		addr += sizeof(struct mmsghdr);
+	}
+	return sum;
 }
 
 /* Several messages in one call: each has its own length. */
@@ -133,25 +169,33 @@ static __always_inline int syscall_messages(const struct exit_context *ctx, u32 
 	struct conn_state *c;
 	u64 messages;
 	u32 msg_flags;
+	s64 ret = ctx->ret;
 	int i;
 
-	if (!is_traced(bpf_get_current_pid_tgid() >> 32) || ctx->ret <= 0)
+	if (!is_traced(bpf_get_current_pid_tgid() >> 32) || !ret || transfer_would_block(ret))
 		return 0;
 	regs = syscall_regs();
 	msg_flags = BPF_CORE_READ(regs, r10);
 	messages = BPF_CORE_READ(regs, si);
-	if ((!dir && (msg_flags & MSG_PEEK)) ||
-	    transfer_on(&t, BPF_CORE_READ(regs, di), msg_flags, 0, dir))
+	if ((!dir && (msg_flags & MSG_NOT_OF_STREAM)) ||
+	    transfer_on(&t, BPF_CORE_READ(regs, di), msg_flags, ret < 0 ? ret : 0, dir))
 		return 0;
 	t.tcp_seq = t.tcp_peer_seq = 0; /* they stand behind the last message */
 	t.syscall = nr;
+	if (ret > 0)
+		t.result = messages_bytes(ctx, messages);
+	if (t.result <= 0) /* an error, or the end of the stream once for each message */
+		return t.result || transfer_at_end(&t) ? transfer_seen(&t) : 0;
 	c = transfer_conn(&t);
 	if (!c)
 		return 0;
-	for (i = 0; i < MESSAGES_MAX && i < ctx->ret; i++)
+	t.left = t.result;
+	for (i = 0; i < MESSAGES_MAX && i < ret; i++)
 		emit_message(c, &t, messages + i * sizeof(struct mmsghdr));
-	if (ctx->ret > MESSAGES_MAX)
+	if (ret > MESSAGES_MAX)
 		count_drop(DROP_VECTOR_LONG);
+	if ((s32)t.left > 0)
+		emit_io(c, &t, 0, t.left, 0);
 	return 0;
 }
 
@@ -164,10 +208,12 @@ static __always_inline int syscall_messages(const struct exit_context *ctx, u32 
 
 SYSCALL_EXIT(read, NR_READ, 0)
 SYSCALL_EXIT(readv, NR_READV, 0)
+SYSCALL_EXIT(preadv2, NR_PREADV2, 0)
 SYSCALL_EXIT(recvfrom, NR_RECVFROM, 0)
 SYSCALL_EXIT(recvmsg, NR_RECVMSG, 0)
 SYSCALL_EXIT(write, NR_WRITE, IO_RECORD_SEND)
 SYSCALL_EXIT(writev, NR_WRITEV, IO_RECORD_SEND)
+SYSCALL_EXIT(pwritev2, NR_PWRITEV2, IO_RECORD_SEND)
 SYSCALL_EXIT(sendto, NR_SENDTO, IO_RECORD_SEND)
 SYSCALL_EXIT(sendmsg, NR_SENDMSG, IO_RECORD_SEND)
 SYSCALL_EXIT(sendfile64, NR_SENDFILE, IO_RECORD_SEND)
@@ -218,6 +264,7 @@ int exit_connect(struct exit_context *ctx)
 	struct open_socket s = {};
 	const struct pt_regs *regs;
 	const struct sock *sk;
+	struct conn_state *c;
 	struct conn_record *r;
 
 	if (!connect_failed(ctx->ret) || !is_traced(pid_tid >> 32))
@@ -229,7 +276,8 @@ int exit_connect(struct exit_context *ctx)
 	if (BPF_CORE_READ(sk, sk_type) != SOCK_STREAM)
 		return 0;
 	key = (u64)sk;
-	if (bpf_map_lookup_elem(&conns, &key))
+	c = bpf_map_lookup_elem(&conns, &key);
+	if (c && c->family != AF_UNIX)
 		return 0; /* it got as far as SYN_SENT: process.bpf.c reported it */
 	bpf_probe_read_user(&a, sizeof(a), (const void *)BPF_CORE_READ(regs, si));
 	r = conn_record_reserve(RECORD_CONNECT_FAILED, 0, pid_tid >> 32, (u32)pid_tid);
