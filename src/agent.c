@@ -22,6 +22,7 @@
 #include "attach.h"
 #include "base/log.h"
 #include "base/stats.h"
+#include "base/version.h"
 #include "discover/resource_detect.h"
 #include "discover/select.h"
 #include "export/exporters.h"
@@ -31,10 +32,6 @@
 #include "protocols/protocols.h"
 #include "report.h"
 #include "trace/tracer.h"
-
-#ifndef SPANLOOM_VERSION
-#define SPANLOOM_VERSION "0.1.0"
-#endif
 
 #define POLL_BUSY_NS 5000000ull  /* between two looks at the ring while there is traffic */
 #define POLL_IDLE_NS 50000000ull /* and when there was none for a while */

@@ -4,11 +4,8 @@
 
 #include "agent.h"
 #include "base/log.h"
+#include "base/version.h"
 #include "config/options.h"
-
-#ifndef SPANLOOM_VERSION
-#define SPANLOOM_VERSION "0.1.0"
-#endif
 
 extern char **environ;
 

@@ -11,14 +11,11 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "base/version.h"
 #include "export/exporter.h"
 
 /* The instrumentation scope of every span; the version is given by the build. */
 #define OTLP_SCOPE_NAME "spanloom"
-#ifndef SPANLOOM_VERSION
-#define SPANLOOM_VERSION "0.1.0"
-#endif
-
 /* Span.flags above the eight W3C bits: whether the parent came over the wire is known, and it did.
  */
 #define OTLP_FLAG_HAS_IS_REMOTE 0x100U

@@ -177,6 +177,17 @@ static void http1_end(struct connection *c, enum io_dir dir, int error)
 	end_all(c, error);
 }
 
+static void http1_quiet(struct connection *c)
+{
+	struct http1_state *st = c->state;
+	struct exchange *ex = st->lost                               ? exchange_first(c)
+			      : st->response.stage == STAGE_UNFRAMED ? st->answering
+								     : NULL;
+
+	if (ex && ex->response_ns)
+		http1_settle(c, ex);
+}
+
 static void http1_lost(struct connection *c, enum io_dir dir)
 {
 	struct http1_state *st = c->state;
@@ -210,5 +221,6 @@ const struct protocol http1_protocol = {
 	.step = http1_step,
 	.lost = http1_lost,
 	.end = http1_end,
+	.quiet = http1_quiet,
 	.free = http1_free,
 };

@@ -130,6 +130,15 @@ static void redis_lost(struct connection *c, enum io_dir dir)
 	st->reply = (struct redis_reply){ .unframed = true };
 }
 
+static void redis_quiet(struct connection *c)
+{
+	const struct redis_state *st = c->state;
+	struct exchange *ex = exchange_first(c);
+
+	if ((st->lost || st->reply.unframed) && ex && ex->response_ns)
+		redis_settle(c, ex);
+}
+
 static void redis_end(struct connection *c, enum io_dir dir, int error)
 {
 	struct redis_state *st = c->state;
@@ -171,5 +180,6 @@ const struct protocol redis_protocol = {
 	.step = redis_step,
 	.lost = redis_lost,
 	.end = redis_end,
+	.quiet = redis_quiet,
 	.free = redis_free,
 };

@@ -45,6 +45,12 @@ struct protocol {
 	 * are the protocol's to end.
 	 */
 	void (*end)(struct connection *c, enum io_dir dir, int error);
+	/*
+	 * Nothing came for a while and exchanges are in flight: those whose end could not be
+	 * followed (bytes were lost or not captured) may be ended with their last answer byte. May
+	 * be NULL.
+	 */
+	void (*quiet)(struct connection *c);
 	/* Releases what the state owns (never called for a zeroed state); may be NULL. */
 	void (*free)(void *state);
 };

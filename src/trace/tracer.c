@@ -11,6 +11,9 @@
 #include "trace/net_attrs.h"
 #include "trace/tracer_internal.h"
 
+#define QUIET_NS \
+	400000000ull /* after this without an event an exchange that can't be followed is ended */
+
 enum { MAX_CONNECTIONS = 16384 };
 
 static void on_linked(void *ctx, struct span *s, const uint8_t *parent_flags)
@@ -175,9 +178,28 @@ void tracer_lost(struct tracer *t)
 	link_lost(t->linker);
 }
 
+/* The list is in the order of the last event: behind the first that is not quiet none is. */
+static void settle_quiet(struct tracer *t)
+{
+	struct list *it, *tmp;
+
+	list_each_safe(it, tmp, &t->by_use) {
+		struct connection *c = list_entry(it, struct connection, node);
+
+		if (c->last_event_ns + QUIET_NS > t->now_ns)
+			return;
+		if (c->exchange_count && c->protocol->quiet)
+			c->protocol->quiet(c);
+	}
+}
+
 void tracer_tick(struct tracer *t, uint64_t now_ns)
 {
 	see_time(t, now_ns);
+	if (now_ns >= t->next_settle_ns) {
+		t->next_settle_ns = now_ns + QUIET_NS / 2;
+		settle_quiet(t);
+	}
 	link_tick(t->linker, now_ns);
 }
 

@@ -17,7 +17,8 @@ struct tracer {
 	struct hash connections; /* conn_id → struct connection */
 	struct list by_use;      /* the connections, longest unused first */
 	struct hash resources;   /* pid → struct resource, one reference each */
-	uint64_t now_ns;         /* of the last event */
+	uint64_t next_settle_ns;
+	uint64_t now_ns; /* of the last event */
 };
 
 /* connection.c */
