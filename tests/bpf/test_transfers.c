@@ -4,16 +4,10 @@
  * is captured and by length always. Two traced processes talk over loopback or a unix socket.
  */
 #include "judge.h"
+#include "sockets.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <sys/un.h>
-
-enum family { TCP4, TCP6, TCP4_MAPPED, UNIX_STREAM, FAMILIES };
 enum mode { BLOCKING, NONBLOCKING, DONTWAIT, SMALL_BUFFERS, MODES };
 
-static const char *const family_names[] = { "IPv4", "IPv6", "IPv4-mapped", "unix" };
 static const char *const mode_names[] = { "blocking", "O_NONBLOCK", "MSG_DONTWAIT",
 					  "small buffers" };
 
@@ -32,34 +26,7 @@ static const enum call_op senders[] = { CALL_WRITE,    CALL_WRITEV,   CALL_SENDT
 static const enum call_op receivers[] = { CALL_READ,    CALL_READV,    CALL_RECVFROM,
 					  CALL_RECVMSG, CALL_RECVMMSG, CALL_PREADV2 };
 
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
 /* --- the two ends ----------------------------------------------------------------------------- */
-
-static socklen_t address_make(enum family family, struct sockaddr_storage *a)
-{
-	struct sockaddr_in *in = (struct sockaddr_in *)a;
-	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)a;
-	struct sockaddr_un *un = (struct sockaddr_un *)a;
-
-	memset(a, 0, sizeof(*a));
-	switch (family) {
-	case TCP4:
-		in->sin_family = AF_INET;
-		in->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-		return sizeof(*in);
-	case UNIX_STREAM:
-		un->sun_family = AF_UNIX;
-		return sizeof(sa_family_t); /* the kernel picks an abstract name */
-	default:
-		in6->sin6_family = AF_INET6;
-		if (family == TCP6)
-			in6->sin6_addr = in6addr_loopback;
-		else
-			inet_pton(AF_INET6, "::ffff:127.0.0.1", &in6->sin6_addr);
-		return sizeof(*in6);
-	}
-}
 
 static void end_prepare(struct end *e, const struct talk *t)
 {
@@ -84,17 +51,13 @@ static void end_prepare(struct end *e, const struct talk *t)
 static int ends_connect(struct talk *t)
 {
 	struct end *client = &t->ends[0], *server = &t->ends[1];
-	struct sockaddr_storage a;
-	socklen_t len = address_make(t->family, &a), real = sizeof(a);
-	int domain = a.ss_family, listener = socket(domain, SOCK_STREAM, 0);
+	struct address a = address_make(t->family, 0);
+	int fds[2];
 
-	client->fd = socket(domain, SOCK_STREAM, 0);
-	if (bind(listener, (struct sockaddr *)&a, len) || listen(listener, 1) ||
-	    getsockname(listener, (struct sockaddr *)&a, &real) ||
-	    connect(client->fd, (struct sockaddr *)&a, real) ||
-	    (server->fd = accept(listener, NULL, NULL)) < 0)
+	if (socket_pair(&a, fds))
 		return -1;
-	close(listener);
+	client->fd = fds[0];
+	server->fd = fds[1];
 	client->send_seed = server->recv_seed = 3;
 	client->recv_seed = server->send_seed = 101;
 	end_prepare(client, t);
