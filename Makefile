@@ -247,10 +247,11 @@ $(BUILD)/lint/src/probe/%.tidy: TIDY_CHECKS := --checks=-clang-analyzer-unix.Mal
 .PHONY: tidy
 tidy: $(TIDY)
 
-lint:
+lint: $(BUILD)/spanloom
 	+@$(RUN_TESTS) lint \
 		'clang-format=clang-format --dry-run -Werror $(OUR_C)' \
 		'layers=BUILD=$(BUILD) tools/check_layers' \
+		'readme=BUILD=$(BUILD) tools/check_readme' \
 		'cppcheck=cppcheck -q -j$(JOBS) --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr \
 			--suppress=missingIncludeSystem --suppress=unknownMacro -D_GNU_SOURCE -Isrc -Iinclude src tools' \
 		'clang-tidy=$(MAKE) --no-print-directory -k -j$(JOBS) tidy' \
