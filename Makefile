@@ -83,7 +83,8 @@ all: $(BUILD)/spanloom $(if $(wildcard tools/replay.c),$(BUILD)/replay)
 
 $(BUILD)/gen/%.pb-c.c $(BUILD)/gen/%.pb-c.h: proto/%.proto $(PROTOS)
 	$(call say,PROTO,$<)
-	$(Q)mkdir -p $(BUILD)/gen && $(PROTOC_C) -Iproto --c_out=$(BUILD)/gen $<
+	$(Q)mkdir -p $(BUILD)/gen && $(PROTOC_C) -Iproto --c_out=$(BUILD)/gen $< \
+		2> >(grep -v 'protoc-c. is deprecated' >&2) # protobuf-c 1.5; 1.4 has nothing else
 
 $(BUILD)/bpf/%.bpf.o: bpf/%.bpf.c $(BUILD)/flags
 	$(call say,BPF,$<)
