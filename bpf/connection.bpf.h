@@ -245,8 +245,9 @@ static __always_inline bool vector_next(const struct transfer *t, u32 i, u64 *ad
 	return true;
 }
 
-/* One piece: what is left of the current buffer, or as much of it as the largest record takes. */
-static __always_inline void emit_piece(struct conn_state *c, struct transfer *t, u64 *addr,
+/* One piece: what is left of the current buffer, or as much of it as the largest record takes.
+ * False: it found no room. */
+static __always_inline bool emit_piece(struct conn_state *c, struct transfer *t, u64 *addr,
 				       u32 *len, bool last)
 {
 	u32 want = *len < c->budget ? *len : c->budget, piece = *len;
@@ -256,14 +257,22 @@ static __always_inline void emit_piece(struct conn_state *c, struct transfer *t,
 		if (!last) /* which takes the rest by length */
 			piece = IO_CLASS_3;
 	}
-	emit_io(c, t, *addr, piece, want);
+	t->left -= piece;
+	if (emit_io(c, t, *addr, piece, want))
+		return false;
 	t->flags |= IO_RECORD_SAME_CALL;
 	t->tcp_seq += piece;
-	t->left -= piece;
 	c->budget -= want;
 	c->run_bytes += want;
 	*addr += piece;
 	*len -= piece;
+	return true;
+}
+
+/* Once a piece is missing the ones behind it are as well, or they would be taken for it. */
+static __always_inline void conn_missed_rest(struct conn_state *c, const struct transfer *t)
+{
+	__sync_fetch_and_add(&c->missed[t->dir & 1], t->left);
 }
 
 /* The bytes of a transfer, in pieces. */
@@ -283,8 +292,10 @@ static __always_inline void emit_buffers(struct conn_state *c, struct transfer *
 			return;
 		if (!len && (t->buffers == BUFFERS_ONE || !vector_next(t, next++, &addr, &len)))
 			break;
-		if (len)
-			emit_piece(c, t, &addr, &len, i == PIECES_MAX - 1);
+		if (len && !emit_piece(c, t, &addr, &len, i == PIECES_MAX - 1)) {
+			conn_missed_rest(c, t);
+			return;
+		}
 	}
 	if (!t->left)
 		return;
@@ -330,8 +341,13 @@ static __always_inline struct conn_state *transfer_conn(const struct transfer *t
 		if (t->result < 0 || conn_announce(c, t))
 			return 0;
 	}
-	if (c->missed[0] | c->missed[1])
+	if (c->missed[0] | c->missed[1]) {
 		emit_missed(c, t);
+		if (c->missed[0] | c->missed[1]) {
+			conn_missed(c, t, t->result);
+			return 0;
+		}
+	}
 	if (c->dir != t->dir) {
 		c->dir = t->dir;
 		c->run_bytes = 0;

@@ -115,7 +115,8 @@ static __always_inline int syscall_transfer(const struct exit_context *ctx, u32 
 	return transfer_seen(&t);
 }
 
-/* One message of many: the first of its buffers is captured, the rest is known by length. */
+/* One message of many: the first of its buffers is captured, the rest is known by length. Not 0: it
+ * found no room. */
 static __noinline int emit_message(struct conn_state *c, struct transfer *t, u64 message)
 {
 	struct mmsghdr m;
@@ -134,11 +135,15 @@ static __noinline int emit_message(struct conn_state *c, struct transfer *t, u64
 	c->run_bytes += want;
 	t->left -= m.msg_len;
 	if (len) {
-		emit_io(c, t, iov.iov_base, len, want);
+		if (emit_io(c, t, iov.iov_base, len, want)) {
+			t->left += m.msg_len - len;
+			return -1;
+		}
 		t->flags |= IO_RECORD_SAME_CALL;
 	}
 	if (m.msg_len > len) {
-		emit_io(c, t, 0, m.msg_len - len, 0);
+		if (emit_io(c, t, 0, m.msg_len - len, 0))
+			return -1;
 		t->flags |= IO_RECORD_SAME_CALL;
 	}
 	return 0;
@@ -190,8 +195,12 @@ static __always_inline int syscall_messages(const struct exit_context *ctx, u32 
 	if (!c)
 		return 0;
 	t.left = t.result;
-	for (i = 0; i < MESSAGES_MAX && i < ret; i++)
-		emit_message(c, &t, messages + i * sizeof(struct mmsghdr));
+	for (i = 0; i < MESSAGES_MAX && i < ret; i++) {
+		if (emit_message(c, &t, messages + i * sizeof(struct mmsghdr))) {
+			conn_missed_rest(c, &t);
+			return 0;
+		}
+	}
 	if (ret > MESSAGES_MAX)
 		count_drop(DROP_VECTOR_LONG);
 	if ((s32)t.left > 0)
