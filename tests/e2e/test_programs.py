@@ -45,9 +45,9 @@ def test_redis_benchmark(tracing, stack, collector, resp3, pipeline):
     if pipeline == 1:
         names = [s.attrs["db.operation.name"] for s in batches]
         for name in ("SET", "GET", "LPUSH"):
-            # With RESP3 a connection's first command is in one batch with its HELLO.
+            # With RESP3 a connection's first command is in one batch with its HELLO; eight connections a test.
             calls = after[name] - before.get(name, 0)
-            assert calls - 8 * resp3 <= names.count(name) <= calls
+            assert calls - 8 * resp3 * (calls // 8000) <= names.count(name) <= calls
     else:
         assert max(s.commands for s in batches) == pipeline + resp3
     assert {s.status for s in batches} == {UNSET}
@@ -59,7 +59,7 @@ def test_redis_benchmark_as_client(tracing, stack, collector):
     t = tracing()
     t.start("--collector", collector, "--exe", "redis-benchmark")
     run("redis-benchmark", "-p", store.port, "-n", 60000, "-c", 4, "-t", "get", "-q")
-    spans = [s for s in t.finish() if s.attrs.get("db.operation.name") == "GET"]
+    spans = [s for s in t.finish() if s.attrs.get("db.operation.name") == "GET" and s.attrs["server.port"] == store.port]
     assert {s.kind for s in spans} == {3}
     assert 30000 < len(spans) <= 60000
 
