@@ -96,12 +96,13 @@ static bool any_socket(struct listeners *l, int dir, DIR *fds,
 {
 	bool have_table = false;
 	struct dirent *entry;
+	int fd = dirfd(fds);
 
-	while ((entry = readdir(fds))) {
+	while (fd >= 0 && (entry = readdir(fds))) {
 		uint64_t inode;
 		void *port;
 
-		if (entry->d_name[0] == '.' || !socket_inode(dirfd(fds), entry->d_name, &inode))
+		if (entry->d_name[0] == '.' || !socket_inode(fd, entry->d_name, &inode))
 			continue;
 		if (!have_table)
 			read_namespace(l, dir);

@@ -1,7 +1,7 @@
 /*
- * What one system call costs a process that nobody traces: getpid, a write to a file, and one-byte transfers over a
- * unix and a TCP socket. Prints `name nanoseconds` a line, each the least of several rounds, because all that
- * disturbs a round only makes it longer.
+ * What one system call costs a process that nobody traces: getpid, a write to a file, and one-byte
+ * transfers over a unix and a TCP socket. Prints `name nanoseconds` a line, each the least of
+ * several rounds, because all that disturbs a round only makes it longer.
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -56,7 +56,8 @@ static void call_transfer(const int fds[2])
 	check(recv(fds[1], &c, 1, 0));
 }
 
-static void measure(const char *name, void (*call)(const int fds[2]), const int fds[2], int calls_each)
+static void measure(const char *name, void (*call)(const int fds[2]), const int fds[2],
+		    int calls_each)
 {
 	double best = 1e18;
 	int round, i;
@@ -75,7 +76,8 @@ static void measure(const char *name, void (*call)(const int fds[2]), const int 
 
 static void tcp_pair(int fds[2])
 {
-	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in addr = { .sin_family = AF_INET,
+				    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t len = sizeof(addr);
 	int listener = socket(AF_INET, SOCK_STREAM, 0), one = 1;
 

@@ -1,7 +1,8 @@
 /*
- * The cheapest OTLP/HTTP collector there is, so that a benchmark measures the agent and not its collector: takes each
- * POST by its Content-Length, forgets it, answers 200 with an empty (and so valid) ExportTraceServiceResponse.
- * Refuses chunked bodies and heads past 8 KB (closes). Prints `port N` when it listens on loopback.
+ * The cheapest OTLP/HTTP collector there is, so that a benchmark measures the agent and not its
+ * collector: takes each POST by its Content-Length, forgets it, answers 200 with an empty (and so
+ * valid) ExportTraceServiceResponse. Refuses chunked bodies and heads past 8 KB (closes). Prints
+ * `port N` when it listens on loopback.
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -26,7 +27,8 @@ struct conn {
 static struct pollfd fds[MAX_CONNS + 1];
 static struct conn conns[MAX_CONNS + 1];
 
-static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n";
+static const char answer[] =
+	"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n";
 
 static void drop(int i)
 {
@@ -117,13 +119,14 @@ static void accept_one(void)
 
 int main(void)
 {
-	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in addr = { .sin_family = AF_INET,
+				    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t len = sizeof(addr);
 	int i;
 
 	fds[0] = (struct pollfd){ .fd = socket(AF_INET, SOCK_STREAM, 0), .events = POLLIN };
-	if (fds[0].fd < 0 || bind(fds[0].fd, (struct sockaddr *)&addr, len) || listen(fds[0].fd, 16) ||
-	    getsockname(fds[0].fd, (struct sockaddr *)&addr, &len)) {
+	if (fds[0].fd < 0 || bind(fds[0].fd, (struct sockaddr *)&addr, len) ||
+	    listen(fds[0].fd, 16) || getsockname(fds[0].fd, (struct sockaddr *)&addr, &len)) {
 		perror("sink");
 		return 1;
 	}
