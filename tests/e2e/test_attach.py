@@ -98,8 +98,7 @@ def test_uvicorn_workers(tracing, stack, app_env, collector):
     t = tracing()
     t.start("--collector", collector, pids=[app.pid])
     sent = load.run([f"/items/{n}" for n in range(100)], connections=8, port=app.port)
-    workers = [int(p) for p in subprocess.run(["pgrep", "-P", str(app.pid)], capture_output=True, text=True).stdout.split()]
-    os.kill(max(workers), signal.SIGKILL)  # a worker of this test's own service: uvicorn starts another
+    os.kill(max(app.children()), signal.SIGKILL)  # a worker of this test's own service: uvicorn starts another
     time.sleep(3)
     sent += load.run([f"/items/{n}" for n in range(200, 300)], connections=8, port=app.port)
     match_requests(sent, servers(t.finish()))
