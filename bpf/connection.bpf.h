@@ -14,7 +14,7 @@ enum { PIECES_MAX = 8, MISSED_REPORT_MAX = 1 << 30 };
 enum { ERRNO_EINTR = 4, ERRNO_EAGAIN = 11, ERRNO_EINPROGRESS = 115, ERRNO_RESTART_FIRST = 512 };
 
 /* How the buffers of a system call are given. */
-enum buffers { BUFFERS_NONE, BUFFERS_ONE, BUFFERS_VECTOR, BUFFERS_MESSAGE };
+enum buffers { BUFFERS_NONE, BUFFERS_ONE, BUFFERS_VECTOR, BUFFERS_MESSAGE, BUFFERS_MANY };
 
 /* One transfer, as a collector saw it. */
 struct transfer {
@@ -352,9 +352,61 @@ static __always_inline struct conn_state *transfer_conn(const struct transfer *t
 		c->dir = t->dir;
 		c->run_bytes = 0;
 	}
+	if (t->buffers == BUFFERS_MANY && c->many_next && c->many_moved &&
+	    c->many_vector == t->base)
+		return c; /* what is left of the call's */
 	c->budget =
 		c->run_bytes < constants.run_bytes ? constants.capture_bytes : constants.tail_bytes;
 	return c;
+}
+
+/*
+ * sendmmsg and recvmmsg move one message after the other, each a transfer of its own, and nothing
+ * says which it is: they are counted. A call that stops early does so with an error, seen as well
+ * (it would block), or behind a message that went only in part.
+ */
+static __always_inline u32 many_index(struct conn_state *c, u32 tid, u64 vector, u32 count)
+{
+	u32 index = c->many_tid == tid && c->many_vector == vector ? c->many_next : 0;
+
+	c->many_tid = tid;
+	c->many_vector = vector;
+	c->many_next = index + 1 < count ? index + 1 : 0;
+	if (!index)
+		c->many_moved = 0;
+	return index;
+}
+
+static __always_inline void message_of_many(struct conn_state *c, struct transfer *t)
+{
+	u32 index = many_index(c, t->tid, t->base, t->len);
+	u64 at = t->base + (u64)index * sizeof(struct mmsghdr);
+	struct user_msghdr msg = {};
+	struct iovec iov = {};
+
+	if (c->many_moved)
+		t->flags |= IO_RECORD_SAME_CALL;
+	c->many_moved = 1;
+	if (t->dir && !bpf_probe_read_user(&msg, sizeof(msg), (const void *)at) &&
+	    msg.msg_iovlen == 1 &&
+	    !bpf_probe_read_user(&iov, sizeof(iov), (const void *)msg.msg_iov) &&
+	    iov.iov_len > (u64)t->result)
+		c->many_next = 0;
+	t->base = at;
+	t->buffers = BUFFERS_MESSAGE;
+}
+
+/* A message that is not reported: it is passed, or (an error) the call stopped with it. */
+static __always_inline void many_unreported(u64 sk, u64 vector, u32 count, u32 tid, s32 result)
+{
+	struct conn_state *c = bpf_map_lookup_elem(&conns, &sk);
+
+	if (!c)
+		return;
+	if (result < 0)
+		c->many_next = 0;
+	else
+		many_index(c, tid, vector, count);
 }
 
 /* The one entry: a transfer of a traced process on a stream socket, found by `sk`. */
@@ -362,12 +414,18 @@ static __always_inline int transfer_seen(struct transfer *t)
 {
 	struct conn_state *c = transfer_conn(t);
 
-	if (!c)
+	if (!c) {
+		if (t->buffers == BUFFERS_MANY)
+			many_unreported(t->sk, t->base, t->len, t->tid, t->result);
 		return 0;
+	}
 	if (t->result <= 0) {
+		c->many_next = 0;
 		emit_io(c, t, 0, t->result, 0);
 		return 0;
 	}
+	if (t->buffers == BUFFERS_MANY)
+		message_of_many(c, t);
 	if (t->buffers == BUFFERS_MESSAGE) {
 		struct user_msghdr msg;
 

@@ -165,6 +165,44 @@ struct task_struct {
 	struct signal_struct *signal;
 } KERNEL_TYPE;
 
+struct flowi_common {
+	u8 flowic_proto;
+} KERNEL_TYPE;
+
+union flowi_uli {
+	struct {
+		__be16 dport;
+		__be16 sport;
+	} ports;
+} KERNEL_TYPE;
+
+struct flowi4 {
+	struct flowi_common __fl_common;
+	__be32 daddr;
+	union flowi_uli uli;
+} KERNEL_TYPE;
+
+struct flowi6 {
+	struct flowi_common __fl_common;
+	struct in6_addr daddr;
+	union flowi_uli uli;
+} KERNEL_TYPE;
+
+struct fib6_info;
+
+struct fib6_result {
+	struct fib6_info *f6i;
+	u8 fib6_type;
+} KERNEL_TYPE;
+
+struct netns_ipv6 {
+	struct fib6_info *fib6_null_entry;
+} KERNEL_TYPE;
+
+struct net {
+	struct netns_ipv6 ipv6;
+} KERNEL_TYPE;
+
 struct cgroup;
 
 #if defined(__TARGET_ARCH_x86)

@@ -34,6 +34,10 @@ struct conn_state {
 	u8 dir;        /* of the last transfer */
 	u8 flags;
 	u16 family;
+	u64 many_vector; /* sendmmsg, recvmmsg: the array, its next message, who called */
+	u32 many_next, many_tid;
+	u32 many_moved; /* messages of this call that moved bytes */
+	u32 zero;
 	u64 connect_ns; /* when the attempt began, and who made it: */
 	u32 connect_pid, connect_tid;
 };

@@ -3,7 +3,7 @@
  * fail, connections that are gone. It decides only what can't wait for the agent: a child of a
  * traced process is traced from birth.
  */
-#include "connection.bpf.h"
+#include "route.bpf.h"
 
 const volatile struct probe_constants constants = {};
 u32 wake_pending = 0;
@@ -78,6 +78,7 @@ static __always_inline void emit_connect_failed(const struct conn_state *c, cons
 static __always_inline void connect_begins(struct sock *sk)
 {
 	u64 pid_tid = bpf_get_current_pid_tgid(), key = (u64)sk;
+	struct route_key route = {};
 	struct conn_state *c;
 
 	if (!is_traced(pid_tid >> 32))
@@ -89,13 +90,8 @@ static __always_inline void connect_begins(struct sock *sk)
 	c->connect_ns = bpf_ktime_get_ns();
 	c->connect_pid = pid_tid >> 32;
 	c->connect_tid = (u32)pid_tid;
-}
-
-static __always_inline bool in_connect(void)
-{
-	enum { NR_CONNECT = 42 };
-
-	return BPF_CORE_READ(syscall_regs(), orig_ax) == NR_CONNECT;
+	route_key_of(&route, pid_tid, sk);
+	bpf_map_delete_elem(&unroutable, &route); /* there was a way after all */
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -119,8 +115,12 @@ int BPF_PROG(socket_state, struct sock *sk, int old_state, int new_state)
 			return 0;
 		c->flags &= ~CONN_CONNECTING;
 		if (new_state == TCP_CLOSE && !sk->sk_err && in_connect()) {
-			/* No packet left, no free port say: exit_connect sees the error. */
-			bpf_map_delete_elem(&conns, &key);
+			/* No packet left, for want of a free port most likely: exit_connect knows.
+			 */
+			if (constants.syscall_exits)
+				bpf_map_delete_elem(&conns, &key);
+			else
+				emit_connect_failed(c, sk, ERRNO_UNKNOWN);
 		} else if (new_state == TCP_CLOSE) {
 			c->flags |= CONN_FAILED;
 			emit_connect_failed(c, sk, sk->sk_err);

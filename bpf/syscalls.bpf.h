@@ -43,6 +43,10 @@ static __always_inline void transfer_buffers(struct transfer *t, u32 nr, u64 arg
 	case NR_RECVMSG:
 		t->buffers = BUFFERS_MESSAGE;
 		break;
+	case NR_SENDMMSG:
+	case NR_RECVMMSG:
+		t->buffers = BUFFERS_MANY;
+		break;
 	default: /* sendfile, splice, io_uring: nothing to read */
 		t->buffers = BUFFERS_NONE;
 	}

@@ -107,9 +107,32 @@ struct probe_constants {
 	u32 run_bytes; /* captured per run of transfers in one direction, then only tail_bytes of
 			  each */
 	u32 tail_bytes;
-	u32 zero;
-	u64 wake_bytes; /* the agent is woken when this much waits */
+	u32 syscall_exits; /* the syscall collector is on, and exit_connect with it */
+	u64 wake_bytes;    /* the agent is woken when this much waits */
 };
+
+/* A connection attempt for which no route was found, and what the lookup said. */
+struct route_key {
+	u32 pid;
+	u32 tid;
+	u16 family; /* AF_* */
+	u16 port;   /* host order */
+	u8 address[16];
+	u32 zero;
+};
+RECORD_SIZE_IS(route_key, 32);
+
+struct route_failure {
+	u64 ts_ns;
+	s32 error; /* negative errno */
+	u32 zero;
+};
+RECORD_SIZE_IS(route_failure, 16);
+
+enum { UNROUTABLE_MAX = 256 };
+
+/* sk_err that no kernel has: the attempt failed, why isn't known. */
+enum { ERRNO_UNKNOWN = 4095 };
 
 enum { IGNORE_SLOTS = 16384, TRACED_MAX_DEFAULT = 4096 };
 

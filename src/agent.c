@@ -227,7 +227,7 @@ static void consume(struct agent *a)
 		a->full_ns = a->now_ns;
 	else if (a->now_ns - a->full_ns >= FULL_NS)
 		a->room = SIZE_MAX;
-	n = a->room ? probe_consume(a->probe) : 0;
+	n = a->room ? probe_consume(a->probe, a->now_ns) : 0;
 	if (n || a->full_ns)
 		a->poll_ns = POLL_BUSY_NS;
 	else if (a->poll_ns < POLL_IDLE_NS)
@@ -310,7 +310,7 @@ static void drain(struct agent *a)
 	/* What happens from here on is not ours any more. */
 	epoll_ctl(a->epoll_fd, EPOLL_CTL_DEL, probe_fd(a->probe), NULL);
 	a->room = SIZE_MAX;
-	probe_consume(a->probe);
+	probe_consume(a->probe, a->now_ns);
 	tracer_flush(a->tracer, a->now_ns);
 	while (!export_queue_flush(a->queue, a->now_ns) && a->now_ns < deadline) {
 		uint64_t next = export_queue_next_tick(a->queue);

@@ -20,9 +20,12 @@
 #include "event.h"
 #include "probe/mounts.h"
 #include "probe/ring.h"
+#include "probe/routes.h"
 #include "spanloom.skel.h"
 
 enum { MISSING_MAX = 8, RUN_BYTES = 16384, TAIL_BYTES = 128, LIBBPF_LOG_BYTES = 4096 };
+
+#define ROUTES_NS 50000000ull /* between two looks for attempts without a route */
 
 struct probe {
 	struct spanloom *skel;
@@ -36,6 +39,7 @@ struct probe {
 	int cpus;
 	uint32_t agent_pid;
 	enum probe_collector collector;
+	uint64_t next_routes_ns;
 	int consumed; /* by this probe_consume() */
 	bool has_more;
 	const char *missing[MISSING_MAX + 1];
@@ -118,11 +122,18 @@ static bool starts_with(const char *s, const char *prefix)
 	return strncmp(s, prefix, strlen(prefix)) == 0;
 }
 
-/* The system call exits that only the syscall collector needs. */
-static bool is_syscall_collector(const char *program)
+/*
+ * Which collector a program belongs to, by its name; AUTO: to both. With the sock collector no
+ * tracepoint of system calls may be attached: that would make every system call of the machine
+ * slower.
+ */
+static enum probe_collector collector_of(const char *program)
 {
-	return starts_with(program, "exit_") && strcmp(program, "exit_connect") != 0 &&
-	       strcmp(program, "exit_recvmmsg") != 0 && strcmp(program, "exit_sendmmsg") != 0;
+	if (starts_with(program, "exit_"))
+		return PROBE_COLLECTOR_SYSCALL;
+	if (starts_with(program, "sock_") || starts_with(program, "route_"))
+		return PROBE_COLLECTOR_SOCK;
+	return PROBE_COLLECTOR_AUTO;
 }
 
 static int choose_collector(struct probe *p, enum probe_collector wanted, bool has_sock,
@@ -162,10 +173,6 @@ static int choose_programs(struct probe *p, const struct probe_options *o, char 
 	has_sock =
 		has_tracepoint(btf, "sock_send_length") && has_tracepoint(btf, "sock_recv_length");
 	err = choose_collector(p, o->collector, has_sock, has_tracefs, ret_error);
-	if (!err && !has_tracefs)
-		add_missing(p, "tracefs is not mounted and could not be: connection attempts that "
-			       "fail at once, recvmmsg and sendmmsg "
-			       "are not seen (mount -t tracefs tracefs /sys/kernel/tracing)");
 	if (!err && !has_tracepoint(btf, "inet_sock_set_state"))
 		add_missing(p, "the kernel has no tracepoint inet_sock_set_state: failed "
 			       "connection attempts and new listeners are not seen");
@@ -173,16 +180,13 @@ static int choose_programs(struct probe *p, const struct probe_options *o, char 
 	{
 		const char *name = bpf_program__name(prog),
 			   *section = bpf_program__section_name(prog);
+		enum probe_collector owner;
 		bool load = true;
 
 		if (starts_with(section, "tp_btf/"))
 			load = has_tracepoint(btf, section + strlen("tp_btf/"));
-		else
-			load = has_tracefs;
-		if (starts_with(name, "sock_"))
-			load = load && p->collector == PROBE_COLLECTOR_SOCK;
-		if (is_syscall_collector(name))
-			load = load && p->collector == PROBE_COLLECTOR_SYSCALL;
+		owner = collector_of(name);
+		load = load && (owner == PROBE_COLLECTOR_AUTO || owner == p->collector);
 		bpf_program__set_autoload(prog, load);
 	}
 	btf__free(btf);
@@ -221,6 +225,7 @@ static int load(struct probe *p, const struct probe_options *o, char **ret_error
 	c->capture_bytes = o->capture_bytes;
 	c->run_bytes = RUN_BYTES > o->capture_bytes ? RUN_BYTES : o->capture_bytes;
 	c->tail_bytes = TAIL_BYTES;
+	c->syscall_exits = p->collector == PROBE_COLLECTOR_SYSCALL;
 	c->wake_bytes = o->ring_bytes / 4;
 	bpf_map__set_max_entries(p->skel->maps.ring, o->ring_bytes);
 	bpf_map__set_max_entries(p->skel->maps.traced, o->max_processes);
@@ -336,7 +341,7 @@ int probe_fd(const struct probe *p)
 	return bpf_map__fd(p->skel->maps.ring);
 }
 
-int probe_consume(struct probe *p)
+int probe_consume(struct probe *p, uint64_t now_ns)
 {
 	int err;
 
@@ -345,6 +350,10 @@ int probe_consume(struct probe *p)
 	p->has_more = false;
 	p->consumed = 0;
 	err = ring_buffer__consume(p->ring);
+	if (p->collector == PROBE_COLLECTOR_SOCK && now_ns >= p->next_routes_ns) {
+		p->next_routes_ns = now_ns + ROUTES_NS;
+		routes_collect(bpf_map__fd(p->skel->maps.unroutable), &p->sink, now_ns);
+	}
 	return err < 0 && !p->has_more ? err : p->consumed;
 }
 

@@ -62,8 +62,9 @@ void probe_close(struct probe *p);
 /* Becomes readable (watch it edge-triggered) when much waits or something urgent came; the agent
  * polls besides. */
 int probe_fd(const struct probe *p);
-/* Hands on the records that are there, until the sink is full. Returns how many, or -errno. */
-int probe_consume(struct probe *p);
+/* Hands on the records that are there, until the sink is full. Returns how many, or -errno.
+ * `now_ns`: CLOCK_MONOTONIC. */
+int probe_consume(struct probe *p, uint64_t now_ns);
 /* Whether the last probe_consume() left records because the sink was full. */
 bool probe_has_more(const struct probe *p);
 

@@ -211,13 +211,25 @@ static bool at_event_start(struct connection *c, enum io_dir dir, struct http1_s
 	return side->at_start;
 }
 
+/*
+ * May a request begin while the end of the one before was not seen? Not before that one has its
+ * answer: a body may well look like a request.
+ */
+static bool may_begin(struct connection *c)
+{
+	const struct http1_state *st = c->state;
+	const struct exchange *ex = exchange_last(c);
+
+	return !ex || (st->response.stage == STAGE_UNFRAMED && ex->response_ns);
+}
+
 static ssize_t request_unframed(struct connection *c, const uint8_t *data, size_t len)
 {
 	struct http1_state *st = c->state;
 	enum io_dir dir = connection_request_dir(c);
 	struct stream *s = connection_stream(c, dir);
 
-	if (at_event_start(c, dir, &st->request)) {
+	if (at_event_start(c, dir, &st->request) && may_begin(c)) {
 		enum protocol_match m = http1_match(c, dir, data, len, len + s->missing);
 
 		if (m == PROTOCOL_MAYBE && !s->missing)

@@ -176,8 +176,10 @@ static bool resync(struct connection *c, const struct io_event *ev)
 			ex->response_ns = ev->ts_ns;
 		return false;
 	}
-	if (!(ev->flags & IO_SAME_CALL) && c->protocol->match(c, ev->dir, ev->data, ev->captured,
-							      ev->length) == PROTOCOL_REQUEST) {
+	/* A body may look like a request: none begins before the one in flight has an answer. */
+	if (!(ev->flags & IO_SAME_CALL) && (!ex || ex->response_ns) &&
+	    c->protocol->match(c, ev->dir, ev->data, ev->captured, ev->length) ==
+		    PROTOCOL_REQUEST) {
 		c->lost = false;
 		c->undetected_events = 0;
 		return true;

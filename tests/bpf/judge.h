@@ -122,8 +122,13 @@ static inline bool judge_captured(struct judge *j, const struct call *c, uint32_
 		return !captured || judge_says(j, "captured %u of sendfile", captured);
 	expected = c->followed < moved ? c->followed : moved;
 	expected = expected < budget ? expected : budget;
-	if (c->op == CALL_SENDMMSG || c->op == CALL_RECVMMSG)
+	if (c->op == CALL_SENDMMSG || c->op == CALL_RECVMMSG) {
+		/* Of each message one piece; the sock collector has more where the budget allows.
+		 */
 		expected = messages_captured(c, budget);
+		if (captured >= expected && captured <= budget && captured <= moved)
+			return true;
+	}
 	return captured == expected ||
 	       judge_says(j, "captured %u, not %u of %u", captured, expected, moved);
 }

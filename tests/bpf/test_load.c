@@ -16,14 +16,14 @@ static const struct {
 	const char *program;
 	uint32_t instructions;
 } budgets[] = {
-	{ "process_fork", 300 },      { "process_exec", 150 },      { "process_exit", 300 },
-	{ "process_cgroup", 150 },    { "socket_state", 1000 },     { "socket_destroye", 300 },
-	{ "sock_send_lengt", 60000 }, { "sock_recv_lengt", 60000 }, { "exit_read", 30000 },
-	{ "exit_readv", 30000 },      { "exit_preadv2", 30000 },    { "exit_recvfrom", 40000 },
-	{ "exit_recvmsg", 40000 },    { "exit_write", 40000 },      { "exit_writev", 40000 },
-	{ "exit_pwritev2", 40000 },   { "exit_sendto", 40000 },     { "exit_sendmsg", 40000 },
-	{ "exit_sendfile64", 3000 },  { "exit_recvmmsg", 100000 },  { "exit_sendmmsg", 70000 },
-	{ "exit_connect", 1000 },
+	{ "process_fork", 300 },      { "process_exec", 150 },    { "process_exit", 300 },
+	{ "process_cgroup", 150 },    { "socket_state", 1000 },   { "socket_destroye", 300 },
+	{ "route_ipv4", 500 },        { "route_ipv6", 500 },      { "sock_send_lengt", 60000 },
+	{ "sock_recv_lengt", 60000 }, { "exit_read", 30000 },     { "exit_readv", 30000 },
+	{ "exit_preadv2", 30000 },    { "exit_recvfrom", 40000 }, { "exit_recvmsg", 40000 },
+	{ "exit_write", 40000 },      { "exit_writev", 40000 },   { "exit_pwritev2", 40000 },
+	{ "exit_sendto", 40000 },     { "exit_sendmsg", 40000 },  { "exit_sendfile64", 3000 },
+	{ "exit_recvmmsg", 100000 },  { "exit_sendmmsg", 70000 }, { "exit_connect", 1000 },
 };
 
 /* --- what of BPF this process holds ----------------------------------------------------------- */

@@ -304,7 +304,7 @@ static inline void watch_reset(struct watch *w)
 {
 	size_t i;
 
-	probe_consume(w->probe);
+	probe_consume(w->probe, now_ns());
 	for (i = 0; i < w->count; i++)
 		free((void *)(uintptr_t)w->seen[i].io.data);
 	w->count = 0;
@@ -322,7 +322,7 @@ static inline void watch_close(struct watch *w)
 /* Takes what is in the ring, and the kernel's counters. */
 static inline void watch_take(struct watch *w)
 {
-	CHECK(probe_consume(w->probe) >= 0);
+	CHECK(probe_consume(w->probe, now_ns()) >= 0);
 	probe_collect_drops(w->probe);
 }
 
@@ -432,7 +432,7 @@ static inline int child_end(struct watch *w, struct child *c)
 			waitpid(c->pid, &status, 0);
 			break;
 		}
-		probe_consume(w->probe);
+		probe_consume(w->probe, now_ns());
 		sleep_ms(2);
 	}
 	close(c->go);
