@@ -78,7 +78,6 @@ static __always_inline void emit_connect_failed(const struct conn_state *c, cons
 static __always_inline void connect_begins(struct sock *sk)
 {
 	u64 pid_tid = bpf_get_current_pid_tgid(), key = (u64)sk;
-	struct route_key route = {};
 	struct conn_state *c;
 
 	if (!is_traced(pid_tid >> 32))
@@ -90,8 +89,6 @@ static __always_inline void connect_begins(struct sock *sk)
 	c->connect_ns = bpf_ktime_get_ns();
 	c->connect_pid = pid_tid >> 32;
 	c->connect_tid = (u32)pid_tid;
-	route_key_of(&route, pid_tid, sk);
-	bpf_map_delete_elem(&unroutable, &route); /* there was a way after all */
 }
 
 SEC("tp_btf/inet_sock_set_state")

@@ -16,18 +16,6 @@ struct {
 	__type(value, struct route_failure);
 } unroutable SEC(".maps") __weak;
 
-static __always_inline void route_key_of(struct route_key *k, u64 pid_tid, const struct sock *sk)
-{
-	k->pid = pid_tid >> 32;
-	k->tid = (u32)pid_tid;
-	k->family = sk->__sk_common.skc_family;
-	k->port = bpf_ntohs(sk->__sk_common.skc_dport);
-	if (k->family == AF_INET)
-		*(u32 *)k->address = sk->__sk_common.skc_daddr;
-	else
-		BPF_CORE_READ_INTO(&k->address, sk, __sk_common.skc_v6_daddr);
-}
-
 /* Is the current thread inside connect()? */
 static __always_inline bool in_connect(void)
 {
