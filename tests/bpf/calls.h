@@ -61,7 +61,7 @@ struct call {
 /* One end of one connection; in shared memory. */
 struct end {
 	int fd;
-	int flags; /* MSG_DONTWAIT or 0 */
+	int flags; /* of every call that takes some */
 	int file;  /* from call_file(send_seed), for sendfile */
 	uint32_t pid;
 	uint8_t send_seed, recv_seed;
@@ -155,60 +155,44 @@ static inline struct call *call_begin(struct end *e, enum call_op op)
 	c->op = op;
 	c->send = op < CALL_READ;
 	c->tid = (uint32_t)syscall(SYS_gettid);
-	c->nonblock = e->nonblock || (e->flags && call_has_flags(op));
+	c->nonblock = e->nonblock || ((e->flags & MSG_DONTWAIT) && call_has_flags(op));
 	e->pid = (uint32_t)getpid();
 	return c;
 }
 
-static inline int64_t messages_send(struct end *e, struct call *c, uint8_t *buf, size_t len)
+/* sendmmsg and recvmmsg, with the bytes spread over some messages: the first ones may be empty. */
+static inline int64_t messages_call(struct end *e, struct call *c, uint8_t *buf, size_t len)
 {
 	struct mmsghdr m[CALL_MESSAGES];
 	struct iovec v[CALL_MESSAGES];
-	size_t share = len / CALL_MESSAGES, i;
+	size_t count = CALL_MESSAGES, share = len / count, i;
 	int64_t moved = 0;
 	int n, k;
 
 	memset(m, 0, sizeof(m));
-	for (i = 0; i < CALL_MESSAGES; i++) {
+	if (!c->send && !share) { /* into a message of no bytes nothing would come */
+		count = len ? len : 1;
+		share = len / count;
+	}
+	for (i = 0; i < count; i++) {
 		v[i].iov_base = buf + i * share;
-		v[i].iov_len = i == CALL_MESSAGES - 1 ? len - i * share : share;
+		v[i].iov_len = i == count - 1 ? len - i * share : share;
 		m[i].msg_hdr.msg_iov = &v[i];
 		m[i].msg_hdr.msg_iovlen = 1;
 	}
-	n = sendmmsg(e->fd, m, CALL_MESSAGES, e->flags);
-	if (n < 0)
-		return -errno;
-	for (k = 0; k < n; k++)
-		moved += c->messages[k] = m[k].msg_len;
-	return moved;
-}
-
-static inline int64_t messages_receive(struct end *e, struct call *c, uint8_t *buf, size_t len)
-{
-	struct mmsghdr m[CALL_MESSAGES];
-	struct iovec v[CALL_MESSAGES];
-	size_t share = len / CALL_MESSAGES, i;
-	int64_t moved = 0;
-	int n, k;
-
-	memset(m, 0, sizeof(m));
-	for (i = 0; i < CALL_MESSAGES; i++) {
-		v[i].iov_base = buf + i * share;
-		v[i].iov_len = i == CALL_MESSAGES - 1 ? len - i * share : share;
-		m[i].msg_hdr.msg_iov = &v[i];
-		m[i].msg_hdr.msg_iovlen = 1;
-	}
-	if (!share) /* a buffer of no bytes: one message is all there can be */
-		v[0].iov_len = len;
-	n = recvmmsg(e->fd, m, share ? CALL_MESSAGES : 1, e->flags | MSG_WAITFORONE, NULL);
+	if (c->send)
+		n = sendmmsg(e->fd, m, (unsigned int)count, e->flags);
+	else
+		n = recvmmsg(e->fd, m, (unsigned int)count, e->flags | MSG_WAITFORONE, NULL);
 	if (n < 0)
 		return -errno;
 	for (k = 0; k < n; k++) {
-		/* A stream's messages come one behind the other, each as full as there were bytes.
-		 */
-		memmove(buf + moved, v[k].iov_base, m[k].msg_len);
+		/* A stream's bytes come one behind the other, however full each message is. */
+		if (!c->send)
+			memmove(buf + moved, v[k].iov_base, m[k].msg_len);
 		moved += c->messages[k] = m[k].msg_len;
 	}
+	c->followed = (uint32_t)moved;
 	return moved;
 }
 
@@ -285,10 +269,8 @@ static inline int64_t call_make(struct end *e, enum call_op op, size_t len, size
 	if (c->send)
 		pattern_fill(call_buffer, len, e->send_seed, e->sent);
 	c->begin_ns = now_ns();
-	if (op == CALL_SENDMMSG)
-		c->ret = messages_send(e, c, call_buffer, len);
-	else if (op == CALL_RECVMMSG)
-		c->ret = messages_receive(e, c, call_buffer, len);
+	if (op == CALL_SENDMMSG || op == CALL_RECVMMSG)
+		c->ret = messages_call(e, c, call_buffer, len);
 	else if (op == CALL_WRITEV || op == CALL_SENDMSG || op == CALL_PWRITEV2 ||
 		 op == CALL_READV || op == CALL_RECVMSG || op == CALL_PREADV2)
 		c->ret = vector_call(e, c, call_buffer, len, vectors);
@@ -297,6 +279,11 @@ static inline int64_t call_make(struct end *e, enum call_op op, size_t len, size
 	c->end_ns = now_ns();
 	if (c->ret <= 0)
 		return c->ret;
+	if (op == CALL_RECVFROM && (e->flags & MSG_TRUNC)) {
+		c->followed = 0; /* TCP threw them away */
+		e->received += (uint64_t)c->ret;
+		return c->ret;
+	}
 	if (c->send) {
 		e->sent += (uint64_t)c->ret;
 		return c->ret;

@@ -3,6 +3,8 @@
  * something changes, in both collectors: the events say what was moved, byte for byte as far as it
  * is captured and by length always. Two traced processes talk over loopback or a unix socket.
  */
+#include <pthread.h>
+
 #include "judge.h"
 #include "sockets.h"
 
@@ -16,6 +18,7 @@ struct talk {
 	enum mode mode;
 	int (*run)(void *talk);
 	struct end ends[2]; /* client, server */
+	int code;           /* of a thread */
 };
 
 static const size_t sizes[] = { 1,    63,   64,   65,   255,  256,  257,  1023,  1024,
@@ -220,6 +223,49 @@ static int budget_run(void *arg)
 	return ends_run(arg, budget_client, budget_server);
 }
 
+static void *budget_thread(void *arg)
+{
+	struct talk *t = arg;
+
+	t->code = ends_run(t, budget_client, budget_server);
+	return NULL;
+}
+
+/* The client isn't the main thread. */
+static int thread_run(void *arg)
+{
+	struct talk *t = arg;
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, budget_thread, t))
+		return 5;
+	pthread_join(thread, NULL);
+	return t->code;
+}
+
+/* The server throws away what is of no interest; the stream goes on behind it. */
+static bool discard_client(struct end *e)
+{
+	return call_send(e, CALL_WRITE, 100, 1) && call_send(e, CALL_WRITE, 3000, 1) &&
+	       call_send(e, CALL_WRITE, 200, 1) && call_receive(e, CALL_READ, 1, 1);
+}
+
+static bool discard_server(struct end *e)
+{
+	if (!call_receive(e, CALL_READ, 100, 1))
+		return false;
+	e->flags = MSG_TRUNC;
+	if (!call_receive(e, CALL_RECVFROM, 3000, 1))
+		return false;
+	e->flags = 0;
+	return call_receive(e, CALL_RECVMSG, 200, 3) && call_send(e, CALL_SENDTO, 1, 1);
+}
+
+static int discard_run(void *arg)
+{
+	return ends_run(arg, discard_client, discard_server);
+}
+
 /* --- errors ----------------------------------------------------------------------------------- */
 
 static bool reset_client(struct end *e)
@@ -321,6 +367,9 @@ static void check_collector(enum probe_collector collector)
 			talk_new(&w, collector, f, m, all_run, "every call");
 		talk_new(&w, collector, f, BLOCKING, quiet_run, "nothing moved");
 		talk_new(&w, collector, f, BLOCKING, budget_run, "long runs");
+		talk_new(&w, collector, f, BLOCKING, thread_run, "from a thread");
+		if (f != UNIX_STREAM)
+			talk_new(&w, collector, f, BLOCKING, discard_run, "thrown away");
 		talk_new(&w, collector, f, BLOCKING, reset_run, "reset");
 	}
 	watch_close(&w);
