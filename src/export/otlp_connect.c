@@ -266,6 +266,13 @@ static void set_http2(const struct otlp_connect *c, CURL *easy)
 	curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L); /* one connection for all requests */
 }
 
+void otlp_connect_keep(const struct otlp_connect *c, CURL *easy, bool keep)
+{
+	if (!c->variant->http2 || (!c->tls && reuse_is_broken()))
+		return;
+	curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, keep ? 0L : 1L);
+}
+
 CURL *otlp_connect_handle(const struct otlp_connect *c)
 {
 	CURL *easy = curl_easy_init();

@@ -21,6 +21,10 @@ void otlp_connect_free(struct otlp_connect *c);
 /* A handle that posts to the collector, the body still to be set; the caller owns it. NULL when out
  * of memory. */
 CURL *otlp_connect_handle(const struct otlp_connect *c);
+/* Whether the connection of the handle's transfer outlives it: not before the collector has
+ * answered on it. libcurl keeps an HTTP/2 connection whose request timed out, and would send
+ * the next one into the same silence. */
+void otlp_connect_keep(const struct otlp_connect *c, CURL *easy, bool keep);
 /* The URL without user, password and query. */
 const char *otlp_connect_display(const struct otlp_connect *c);
 

@@ -124,6 +124,8 @@ static size_t on_header(char *data, size_t size, size_t count, void *ctx)
 	struct slot *s = ctx;
 	struct slice line = slice_of(data, size * count), value;
 
+	if (!s->received)
+		otlp_connect_keep(s->transport->connect, s->easy, true);
 	if (!receive(s, line.len))
 		return 0;
 	if (field_value(line, "http/",
@@ -241,6 +243,7 @@ bool otlp_transport_send(struct otlp_transport *t, struct slice body, void *tag,
 	s->too_large = false;
 	s->grpc_status = -1;
 	s->error[0] = '\0';
+	otlp_connect_keep(t->connect, s->easy, false);
 	curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, body.data);
 	curl_easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)body.len);
 	if (curl_multi_add_handle(t->multi, s->easy) != CURLM_OK)
