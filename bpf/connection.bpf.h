@@ -377,20 +377,34 @@ static __always_inline u32 many_index(struct conn_state *c, u32 tid, u64 vector,
 	return index;
 }
 
+/* Bytes that a message asks for, in the buffers that are followed. */
+static __noinline u64 message_length(const struct user_msghdr *msg)
+{
+	u64 bytes = 0;
+	u32 i;
+
+	for (i = 0; i < PIECES_MAX && i < msg->msg_iovlen; i++) {
+		struct iovec iov;
+
+		if (bpf_probe_read_user(&iov, sizeof(iov),
+					(const void *)(msg->msg_iov + i * sizeof(iov))))
+			break;
+		bytes += iov.iov_len;
+	}
+	return bytes;
+}
+
 static __always_inline void message_of_many(struct conn_state *c, struct transfer *t)
 {
 	u32 index = many_index(c, t->tid, t->base, t->len);
 	u64 at = t->base + (u64)index * sizeof(struct mmsghdr);
 	struct user_msghdr msg = {};
-	struct iovec iov = {};
 
 	if (c->many_moved)
 		t->flags |= IO_RECORD_SAME_CALL;
 	c->many_moved = 1;
 	if (t->dir && !bpf_probe_read_user(&msg, sizeof(msg), (const void *)at) &&
-	    msg.msg_iovlen == 1 &&
-	    !bpf_probe_read_user(&iov, sizeof(iov), (const void *)msg.msg_iov) &&
-	    iov.iov_len > (u64)t->result)
+	    message_length(&msg) > (u64)t->result)
 		c->many_next = 0;
 	t->base = at;
 	t->buffers = BUFFERS_MESSAGE;
@@ -445,6 +459,12 @@ static __always_inline int transfer_seen(struct transfer *t)
 		emit_buffers(c, t);
 	}
 	return 0;
+}
+
+/* copied_seq counts the FIN once it was read together with the last bytes; it is no byte. */
+static __always_inline u32 stream_read(u32 copied_seq, u32 rcv_nxt, u64 sk_flags)
+{
+	return (sk_flags & (1 << SOCK_DONE)) && copied_seq == rcv_nxt ? copied_seq - 1 : copied_seq;
 }
 
 /* Receives that take nothing from the stream. */

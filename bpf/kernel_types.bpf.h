@@ -84,6 +84,7 @@ struct sock_common {
 	u16 skc_num;
 	u16 skc_family;
 	volatile u8 skc_state;
+	unsigned long skc_flags;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 } KERNEL_TYPE;
@@ -214,5 +215,6 @@ struct pt_regs {
 #endif
 
 enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_CLOSE = 7, TCP_LISTEN = 10, RCV_SHUTDOWN = 1 };
+enum { SOCK_DONE = 1 }; /* bit of skc_flags: a FIN has come */
 
 #endif

@@ -21,6 +21,8 @@ extern const volatile struct probe_constants constants;
 extern u32 wake_pending; /* the agent was woken and hasn't looked yet */
 extern u32 ring_losses;  /* records that found no room, all CPUs */
 extern u64 last_conn_id;
+/* Not 0 where a traced process may be, by its number; set, never cleared. */
+extern u8 traced_hint[TRACED_HINTS];
 
 enum { CONN_ANNOUNCED = 1, CONN_CONNECTING = 2, CONN_FAILED = 4, CONN_ACTIVE = 8 };
 
@@ -86,9 +88,10 @@ static __always_inline void count_drop(u32 reason)
 		(*n)++;
 }
 
+/* The hint spares processes that are not traced the look-up, on every transfer of the machine. */
 static __always_inline bool is_traced(u32 pid)
 {
-	return bpf_map_lookup_elem(&traced, &pid) != 0;
+	return traced_hint[pid % TRACED_HINTS] && bpf_map_lookup_elem(&traced, &pid) != 0;
 }
 
 static __always_inline void ring_lost(void)

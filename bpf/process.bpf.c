@@ -9,6 +9,7 @@ const volatile struct probe_constants constants = {};
 u32 wake_pending = 0;
 u32 ring_losses = 0;
 u64 last_conn_id = 0;
+u8 traced_hint[TRACED_HINTS] = {};
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child)
@@ -21,6 +22,7 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 		emit_task(RECORD_THREAD_START, pid, tid, parent->pid, 0, false);
 		return 0;
 	}
+	traced_hint[pid % TRACED_HINTS] = 1;
 	if (bpf_map_update_elem(&traced, &pid, &one, BPF_ANY))
 		count_drop(DROP_PROCESS_TABLE_FULL);
 	else

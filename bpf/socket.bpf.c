@@ -60,7 +60,8 @@ static __always_inline int sock_transfer(struct sock *sk, int result, int flags,
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (tp) {
 		u32 moved = result > 0 ? result : 0;
-		u32 sent = tp->write_seq, received = tp->copied_seq;
+		u32 sent = tp->write_seq;
+		u32 received = stream_read(tp->copied_seq, tp->rcv_nxt, sk->__sk_common.skc_flags);
 
 		t.tcp_seq = (dir ? sent : received) - moved;
 		t.tcp_peer_seq = dir ? received : sent;

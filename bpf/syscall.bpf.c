@@ -71,7 +71,10 @@ static __always_inline int transfer_on(struct transfer *t, u32 fd, u32 msg_flags
 	if (t->family != AF_UNIX && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP) {
 		const struct tcp_sock *tp = (const void *)sk;
 		u32 moved = result > 0 ? result : 0;
-		u32 sent = BPF_CORE_READ(tp, write_seq), received = BPF_CORE_READ(tp, copied_seq);
+		u32 sent = BPF_CORE_READ(tp, write_seq);
+		u32 received =
+			stream_read(BPF_CORE_READ(tp, copied_seq), BPF_CORE_READ(tp, rcv_nxt),
+				    BPF_CORE_READ(sk, __sk_common.skc_flags));
 
 		t->tcp_seq = (dir ? sent : received) - moved;
 		t->tcp_peer_seq = dir ? received : sent;

@@ -134,6 +134,6 @@ enum { UNROUTABLE_MAX = 256 };
 /* sk_err that no kernel has: the attempt failed, why isn't known. */
 enum { ERRNO_UNKNOWN = 4095 };
 
-enum { IGNORE_SLOTS = 16384, TRACED_MAX_DEFAULT = 4096 };
+enum { IGNORE_SLOTS = 16384, TRACED_MAX_DEFAULT = 4096, TRACED_HINTS = 1 << 16 };
 
 #endif

@@ -55,6 +55,7 @@ struct agent {
 	uint64_t full_ns; /* since when they can take none; 0: they can */
 	uint64_t poll_ns, next_housekeeping_ns, now_ns;
 	bool stopping;
+	bool lost; /* records went missing since the last housekeeping */
 	uint8_t random[RANDOM_POOL_BYTES];
 	size_t random_used;
 };
@@ -179,6 +180,7 @@ static void on_listen(void *ctx, uint32_t pid, uint16_t port)
 static void on_lost(void *ctx, uint64_t ts_ns)
 {
 	(void)ts_ns;
+	((struct agent *)ctx)->lost = true;
 	tracer_lost(((struct agent *)ctx)->tracer);
 }
 
@@ -283,12 +285,23 @@ static bool turn(struct agent *a, int wait_ms)
 	return true;
 }
 
+static void on_gone(void *ctx, uint32_t pid)
+{
+	struct agent *a = ctx;
+
+	tracer_process_exit(a->tracer, pid, a->now_ns);
+}
+
 static void housekeeping(struct agent *a)
 {
 	if (a->now_ns < a->next_housekeeping_ns)
 		return;
 	a->next_housekeeping_ns = a->now_ns + HOUSEKEEPING_NS;
 	probe_collect_drops(a->probe);
+	if (a->lost) {
+		a->lost = false;
+		attach_rescan(&a->attach, on_gone, a);
+	}
 }
 
 static void loop(struct agent *a)

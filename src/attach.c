@@ -54,6 +54,8 @@ static int trace(struct attach *a, uint32_t pid, const struct select_rule *why)
 	if (attach_is_traced(a, pid) || pid == a->selector->self_pid)
 		return 0;
 	err = probe_trace(a->probe, pid);
+	if (err == -ESRCH)
+		return 0;
 	if (err) {
 		log_warning("process %u can't be traced: %s%s", pid, strerror(-err),
 			    err == -E2BIG ? " (raise --max-processes)" : "");
@@ -113,6 +115,31 @@ int attach_scan(struct attach *a)
 	int err = select_scan(a->selector, on_found, a);
 
 	return err ? err : trace_descendants(a);
+}
+
+/*
+ * Exits that were lost are found by asking, new processes by a scan. Zombies count as gone: they
+ * have no sockets.
+ */
+void attach_rescan(struct attach *a, void (*gone)(void *ctx, uint32_t pid), void *ctx)
+{
+	size_t pos = 0;
+	uint64_t pid;
+	void *value;
+
+	while (hash_next(&a->traced, &pos, &pid, &value)) {
+		struct process p;
+		int err = process_read(a->selector->proc_fd, (uint32_t)pid, 0, &p);
+		bool zombie = !err && p.zombie;
+
+		if (!err)
+			process_free(&p);
+		if (!err && !zombie)
+			continue;
+		hash_remove_at(&a->traced, &pos);
+		gone(ctx, (uint32_t)pid);
+	}
+	attach_scan(a);
 }
 
 void attach_on_fork(struct attach *a, uint32_t pid)

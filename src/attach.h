@@ -25,6 +25,9 @@ int attach_scan(struct attach *a);
 size_t attach_count(const struct attach *a);
 int attach_is_traced(const struct attach *a, uint32_t pid);
 
+/* Events were lost: drops who is gone (telling `gone`) and scans anew. */
+void attach_rescan(struct attach *a, void (*gone)(void *ctx, uint32_t pid), void *ctx);
+
 /* Events of the kernel side. */
 void attach_on_fork(struct attach *a, uint32_t pid);
 void attach_on_exit(struct attach *a, uint32_t pid);

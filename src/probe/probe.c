@@ -9,6 +9,7 @@
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +24,7 @@
 #include "probe/routes.h"
 #include "spanloom.skel.h"
 
-enum { MISSING_MAX = 8, RUN_BYTES = 16384, TAIL_BYTES = 128, LIBBPF_LOG_BYTES = 4096 };
+enum { MISSING_MAX = 8, RUN_BYTES = 16384, TAIL_BYTES = 128, LIBBPF_LOG_BYTES = 1536 };
 
 #define ROUTES_NS 50000000ull /* between two looks for attempts without a route */
 
@@ -52,23 +53,22 @@ static char libbpf_log[LIBBPF_LOG_BYTES];
 static int __attribute__((format(printf, 2, 0)))
 keep_log(enum libbpf_print_level level, const char *fmt, va_list ap)
 {
-	char line[1024];
-	size_t have = strlen(libbpf_log), len;
+	size_t have = strlen(libbpf_log), len, room = sizeof(libbpf_log) - 1;
+	const char *tail;
+	char *text;
 
-	if (level == LIBBPF_DEBUG)
+	if (level == LIBBPF_DEBUG || vasprintf(&text, fmt, ap) < 0)
 		return 0;
-	vsnprintf(line, sizeof(line), fmt, ap);
-	log_debug("%s", line);
-	len = strlen(line);
-	if (have + len >= sizeof(libbpf_log)) {
-		size_t drop = have + len - sizeof(libbpf_log) + 1;
-
-		if (drop > have)
-			drop = have;
-		memmove(libbpf_log, libbpf_log + drop, have - drop + 1);
-		have -= drop;
+	len = strlen(text);
+	/* A verifier's log is long and ends with the reason. */
+	tail = len > room ? text + len - room : text;
+	len = strlen(tail);
+	if (have + len > room) {
+		memmove(libbpf_log, libbpf_log + have + len - room, room - len);
+		have = room - len;
 	}
-	snprintf(libbpf_log + have, sizeof(libbpf_log) - have, "%s", line);
+	memcpy(libbpf_log + have, tail, len + 1);
+	free(text);
 	return 0;
 }
 
@@ -365,11 +365,20 @@ bool probe_has_more(const struct probe *p)
 int probe_trace(struct probe *p, uint32_t pid)
 {
 	uint32_t one = 1;
+	int err;
 
 	if (pid == p->agent_pid)
 		return -EINVAL;
-	return bpf_map__update_elem(p->skel->maps.traced, &pid, sizeof(pid), &one, sizeof(one),
-				    BPF_ANY);
+	__atomic_store_n(&p->skel->bss->traced_hint[pid % TRACED_HINTS], 1, __ATOMIC_RELAXED);
+	err = bpf_map__update_elem(p->skel->maps.traced, &pid, sizeof(pid), &one, sizeof(one),
+				   BPF_ANY);
+	/* Its exit may have come before: then nobody would take it out, and its number be
+	 * another's. */
+	if (!err && kill((pid_t)pid, 0) && errno == ESRCH) {
+		bpf_map__delete_elem(p->skel->maps.traced, &pid, sizeof(pid), 0);
+		return -ESRCH;
+	}
+	return err;
 }
 
 void probe_ignore(struct probe *p, uint64_t conn_id)

@@ -23,7 +23,6 @@ struct judge {
 	uint64_t moved[2]; /* by enum io_dir */
 	uint32_t seq0[2];  /* TCP: sequence number of the first byte */
 	bool seq_known[2];
-	bool ended; /* a FIN was received: it counts in the sequence as well */
 	int dir;    /* of the last transfer */
 	uint32_t run_bytes;
 	char why[200];
@@ -52,9 +51,9 @@ static inline bool judge_seq(struct judge *j, const struct io_event *ev, const s
 
 	uint32_t shut = j->end->shut_at && c - j->end->calls >= j->end->shut_at;
 
-	/* A FIN counts as one, once it was read or written. */
-	first -= ev->dir == IO_RECV ? j->ended : shut;
-	other -= ev->dir == IO_RECV ? shut : j->ended;
+	/* Our FIN counts as one, once it was written; the peer's is left out. */
+	first -= ev->dir == IO_SEND ? shut : 0;
+	other -= ev->dir == IO_RECV ? shut : 0;
 	if (!j->tcp || (!ev->tcp_seq && !ev->tcp_peer_seq)) /* not told: recvmmsg, sendmmsg */
 		return true;
 	if (j->seq_known[ev->dir] && first != j->seq0[ev->dir])
@@ -148,7 +147,6 @@ static inline bool judge_call(struct judge *j, const struct call *c)
 	if (s->io.error || c->ret < 0)
 		return (s->io.error == c->ret && judge_event(j, s, c)) ||
 		       judge_says(j, "error %d, not %lld", s->io.error, (long long)c->ret);
-	j->ended = j->ended || (!c->send && !c->ret);
 	if (s->io.flags & IO_SAME_CALL)
 		return judge_says(j, "begins as a further piece");
 	for (;;) {
