@@ -133,7 +133,7 @@ static void test_guard(void)
 {
 	static const char *const texts[] = {
 		("GET /a?b=c HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nForwarded: "
-		"for=\"[::1]\";host=x\r\n\r\n"),
+		 "for=\"[::1]\";host=x\r\n\r\n"),
 		"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\ntracestate: a=b\r\n\r\n",
 		"1a;name=value\r\n",
 	};
