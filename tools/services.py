@@ -60,7 +60,10 @@ def port_open(port, host="127.0.0.1"):
 
 
 class Service:
-    """One child process whose output goes to a file; with own_output to ours, its stderr seen on the way."""
+    """One child process whose output goes to a file; with own_output to ours, its stderr seen on the way.
+
+    In a process group of its own: Ctrl-C is for us, who stop all of them in order.
+    """
 
     def __init__(self, name, argv, log_dir=None, env=None, cwd=None, own_output=False):
         self.name, self.port, self.argv = name, None, argv
@@ -70,14 +73,14 @@ class Service:
         full_env.update({k: str(v) for k, v in (env or {}).items()})
         if own_output:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=cwd,
-                                            env=full_env)
+                                            env=full_env, process_group=0)
             self._seen = []
             self._forwarder = threading.Thread(target=self._forward, daemon=True)
             self._forwarder.start()
             return
         with open(self.log_path, "wb") as out:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                                            cwd=cwd, env=full_env)
+                                            cwd=cwd, env=full_env, process_group=0)
 
     def _forward(self):
         for line in self.process.stderr:
