@@ -23,7 +23,7 @@ struct judge {
 	uint64_t moved[2]; /* by enum io_dir */
 	uint32_t seq0[2];  /* TCP: sequence number of the first byte */
 	bool seq_known[2];
-	int dir;    /* of the last transfer */
+	int dir; /* of the last transfer */
 	uint32_t run_bytes;
 	char why[200];
 };
