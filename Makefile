@@ -83,6 +83,7 @@ all: $(BUILD)/spanloom $(if $(wildcard tools/replay.c),$(BUILD)/replay)
 
 $(BUILD)/gen/%.pb-c.c $(BUILD)/gen/%.pb-c.h: proto/%.proto $(PROTOS)
 	$(call say,PROTO,$<)
+	@command -v $(PROTOC_C) >/dev/null || { echo "make: no $(PROTOC_C): 'sudo make deps' installs what the build needs" >&2; false; }
 	$(Q)mkdir -p $(BUILD)/gen && $(PROTOC_C) -Iproto --c_out=$(BUILD)/gen $< \
 		2> >(grep -v 'protoc-c. is deprecated' >&2) # protobuf-c 1.5; 1.4 has nothing else
 
