@@ -369,6 +369,7 @@ static __always_inline u32 many_index(struct conn_state *c, u32 tid, u64 vector,
 {
 	u32 index = c->many_tid == tid && c->many_vector == vector ? c->many_next : 0;
 
+	many_used = 1;
 	c->many_tid = tid;
 	c->many_vector = vector;
 	c->many_next = index + 1 < count ? index + 1 : 0;

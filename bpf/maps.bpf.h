@@ -23,6 +23,7 @@ extern u32 ring_losses;  /* records that found no room, all CPUs */
 extern u64 last_conn_id;
 /* Not 0 where a traced process may be, by its number; set, never cleared. */
 extern u8 traced_hint[TRACED_HINTS];
+extern u8 many_used; /* somebody has used sendmmsg or recvmmsg on a stream */
 
 enum { CONN_ANNOUNCED = 1, CONN_CONNECTING = 2, CONN_FAILED = 4, CONN_ACTIVE = 8 };
 

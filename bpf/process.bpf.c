@@ -10,6 +10,7 @@ u32 wake_pending = 0;
 u32 ring_losses = 0;
 u64 last_conn_id = 0;
 u8 traced_hint[TRACED_HINTS] = {};
+u8 many_used = 0;
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child)

@@ -12,18 +12,16 @@ static __always_inline bool sock_does_not_block(const struct sock *sk, u32 msg_f
 	       (BPF_CORE_READ(sk, sk_socket, file, f_flags) & O_NONBLOCK);
 }
 
-static __always_inline int sock_transfer(struct sock *sk, int result, int flags, u8 dir)
+static __always_inline int traced_transfer(struct sock *sk, int result, int flags, u8 dir,
+					   u64 pid_tid)
 {
-	u64 pid_tid = bpf_get_current_pid_tgid();
 	struct transfer t = { .pid = pid_tid >> 32, .tid = (u32)pid_tid };
 	const struct pt_regs *regs;
 	struct tcp_sock *tp;
 	bool many;
 	u32 nr;
 
-	if (!is_traced(t.pid) || sk->sk_type != SOCK_STREAM)
-		return 0;
-	if (!dir && (flags & MSG_NOT_OF_STREAM))
+	if (sk->sk_type != SOCK_STREAM || (!dir && (flags & MSG_NOT_OF_STREAM)))
 		return 0;
 	regs = (const struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
 	nr = regs->orig_ax;
@@ -67,6 +65,17 @@ static __always_inline int sock_transfer(struct sock *sk, int result, int flags,
 		t.tcp_peer_seq = dir ? received : sent;
 	}
 	return transfer_seen(&t);
+}
+
+/* Most of the machine's transfers are not of a traced process, and many find nothing to move. */
+static __always_inline int sock_transfer(struct sock *sk, int result, int flags, u8 dir)
+{
+	u64 pid_tid;
+
+	if (result == -ERRNO_EAGAIN && !many_used)
+		return 0;
+	pid_tid = bpf_get_current_pid_tgid();
+	return is_traced(pid_tid >> 32) ? traced_transfer(sk, result, flags, dir, pid_tid) : 0;
 }
 
 SEC("tp_btf/sock_send_length")
