@@ -1,0 +1,156 @@
+/*
+ * The two directions between the layers: records of the ring become calls of the tracer, and what
+ * the tracer asks for is done here. Each function only passes on.
+ */
+#include "agent_internal.h"
+
+#include <string.h>
+#include <sys/random.h>
+
+#include "export/queue.h"
+
+/* --- what the tracer asks for --- */
+
+static void on_span(void *ctx, struct span *s)
+{
+	struct agent *a = ctx;
+
+	export_queue_push(a->queue, s, a->now_ns);
+	if (a->room && a->room != SIZE_MAX)
+		a->room--;
+}
+
+static struct resource *on_resource(void *ctx, uint32_t pid)
+{
+	struct agent *a = ctx;
+
+	return resource_detect(&a->resources, pid, NULL);
+}
+
+static void on_ignore(void *ctx, uint64_t conn_id)
+{
+	struct agent *a = ctx;
+
+	probe_ignore(a->probe, conn_id);
+}
+
+static void on_random(void *ctx, uint8_t *data, size_t len)
+{
+	struct agent *a = ctx;
+
+	if (a->random_used + len > sizeof(a->random)) {
+		size_t have = 0;
+
+		while (have < sizeof(a->random)) {
+			ssize_t n = getrandom(a->random + have, sizeof(a->random) - have, 0);
+
+			if (n > 0)
+				have += (size_t)n;
+		}
+		a->random_used = 0;
+	}
+	memcpy(data, a->random + a->random_used, len);
+	a->random_used += len;
+}
+
+/* --- what comes off the ring --- */
+
+static void on_io(void *ctx, const struct io_event *ev)
+{
+	tracer_io(((struct agent *)ctx)->tracer, ev);
+}
+
+static void on_conn_open(void *ctx, const struct conn_info *info)
+{
+	tracer_conn_open(((struct agent *)ctx)->tracer, info);
+}
+
+static void on_conn_close(void *ctx, uint64_t conn_id, uint64_t ts_ns)
+{
+	tracer_conn_close(((struct agent *)ctx)->tracer, conn_id, ts_ns);
+}
+
+static void on_connect_failed(void *ctx, const struct connect_failure *f)
+{
+	tracer_connect_failed(((struct agent *)ctx)->tracer, f);
+}
+
+static void on_thread_start(void *ctx, uint32_t pid, uint32_t tid, uint32_t parent_tid,
+			    uint64_t ts_ns)
+{
+	tracer_thread_start(((struct agent *)ctx)->tracer, pid, tid, parent_tid, ts_ns);
+}
+
+static void on_thread_exit(void *ctx, uint32_t pid, uint32_t tid, uint64_t ts_ns)
+{
+	tracer_thread_exit(((struct agent *)ctx)->tracer, pid, tid, ts_ns);
+}
+
+static void on_process_fork(void *ctx, uint32_t pid, uint32_t parent_pid)
+{
+	(void)parent_pid;
+	attach_on_fork(&((struct agent *)ctx)->attach, pid);
+}
+
+static void on_process_exec(void *ctx, uint32_t pid)
+{
+	struct agent *a = ctx;
+
+	tracer_process_changed(a->tracer, pid);
+	attach_on_change(&a->attach, pid);
+}
+
+static void on_process_exit(void *ctx, uint32_t pid, uint64_t ts_ns)
+{
+	struct agent *a = ctx;
+
+	tracer_process_exit(a->tracer, pid, ts_ns);
+	attach_on_exit(&a->attach, pid);
+}
+
+static void on_process_cgroup(void *ctx, uint32_t pid)
+{
+	attach_on_change(&((struct agent *)ctx)->attach, pid);
+}
+
+static void on_listen(void *ctx, uint32_t pid, uint16_t port)
+{
+	attach_on_listen(&((struct agent *)ctx)->attach, pid, port);
+}
+
+static void on_lost(void *ctx, uint64_t ts_ns)
+{
+	(void)ts_ns;
+	((struct agent *)ctx)->lost = true;
+	tracer_lost(((struct agent *)ctx)->tracer);
+}
+
+static bool on_full(void *ctx)
+{
+	return ((struct agent *)ctx)->room == 0;
+}
+
+struct tracer_ops agent_tracer_ops(struct agent *a)
+{
+	return (struct tracer_ops){ on_span, on_resource, on_ignore, on_random, a };
+}
+
+struct probe_sink agent_sink(struct agent *a)
+{
+	return (struct probe_sink){
+		.io = on_io,
+		.conn_open = on_conn_open,
+		.conn_close = on_conn_close,
+		.connect_failed = on_connect_failed,
+		.thread_start = on_thread_start,
+		.thread_exit = on_thread_exit,
+		.process_fork = on_process_fork,
+		.process_exec = on_process_exec,
+		.process_exit = on_process_exit,
+		.process_cgroup = on_process_cgroup,
+		.listen = on_listen,
+		.lost = on_lost,
+		.full = on_full,
+		.ctx = a,
+	};
+}

@@ -1,0 +1,199 @@
+/*
+ * The agent's start, in order: loop, selection, exporters, tracer, kernel side, first scan. Each
+ * step says itself what is wrong with it, why and what to do, and gives back the exit status.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent_internal.h"
+#include "base/log.h"
+#include "base/version.h"
+#include "export/exporters.h"
+#include "probe/mounts.h"
+#include "protocols/protocols.h"
+#include "report.h"
+
+enum { PID_NS_INIT_INODE = 0xEFFFFFFCu };
+
+int agent_watch(void *ctx, int fd, uint32_t events)
+{
+	struct agent *a = ctx;
+	struct epoll_event ev = { .events = events, .data.fd = fd };
+	uint64_t key = (uint64_t)(uint32_t)fd;
+
+	if (!events) {
+		hash_remove(&a->watched, key);
+		return epoll_ctl(a->epoll_fd, EPOLL_CTL_DEL, fd, NULL) && errno != EBADF &&
+				       errno != ENOENT
+			       ? -errno
+			       : 0;
+	}
+	/* A descriptor that was closed has left the set without a word: try the other way round
+	 * then. */
+	if (hash_get(&a->watched, key) && epoll_ctl(a->epoll_fd, EPOLL_CTL_MOD, fd, &ev) == 0)
+		return 0;
+	if (epoll_ctl(a->epoll_fd, EPOLL_CTL_ADD, fd, &ev) &&
+	    (errno != EEXIST || epoll_ctl(a->epoll_fd, EPOLL_CTL_MOD, fd, &ev)))
+		return -errno;
+	return hash_put(&a->watched, key, a) ? 0 : -ENOMEM;
+}
+
+/* Says what went wrong; always 1, the exit status. */
+static int refuse(char *error, const char *otherwise)
+{
+	log_error("%s", error ? error : otherwise);
+	free(error);
+	return 1;
+}
+
+static int start_loop(struct agent *a)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	a->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	a->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	ev.data.fd = a->signal_fd;
+	if (a->epoll_fd < 0 || a->signal_fd < 0 ||
+	    epoll_ctl(a->epoll_fd, EPOLL_CTL_ADD, a->signal_fd, &ev))
+		return refuse(NULL, "making the event loop failed");
+	return 0;
+}
+
+static int start_selection(struct agent *a)
+{
+	const struct options *o = a->options;
+	char *error = NULL;
+	int err = selector_init(&a->selector, o->rules, o->rule_count, NULL);
+
+	if (err)
+		return refuse(NULL, "/proc can't be read: is it mounted?");
+	err = select_check(&a->selector, &error);
+	if (err == -ENODEV && mounts_cgroup2() == 0) {
+		free(error);
+		error = NULL;
+		selector_free(&a->selector);
+		if (selector_init(&a->selector, o->rules, o->rule_count, NULL))
+			return refuse(NULL, "/proc can't be read: is it mounted?");
+		err = select_check(&a->selector, &error);
+	}
+	return err ? refuse(error, strerror(-err)) : 0;
+}
+
+static int start_export(struct agent *a)
+{
+	const struct exporter_loop exporter_loop = { .watch = agent_watch, .ctx = a };
+	char *error = NULL;
+
+	if (resource_context_init(&a->resources, a->options, SPANLOOM_VERSION))
+		return refuse(NULL, "/proc can't be read: is it mounted?");
+	a->queue = export_queue_new(a->options, &exporter_loop, &a->stats);
+	if (!a->queue)
+		return refuse(NULL, "out of memory");
+	return exporters_open(a->options, a->queue, &error)
+		       ? refuse(error, "opening the exporters failed")
+		       : 0;
+}
+
+static int start_tracer(struct agent *a)
+{
+	const struct options *o = a->options;
+	const struct tracer_options options = {
+		.sampler = { .root = (enum sampler_root)o->sampler_root,
+			     .parent_based = o->sampler_parent_based,
+			     .ratio = o->sampler_ratio },
+		.protocols = protocols_all,
+		.max_connections = o->max_connections,
+	};
+	const struct tracer_ops ops = agent_tracer_ops(a);
+
+	a->random_used = sizeof(a->random);
+	a->tracer = tracer_new(&options, &ops, &a->stats);
+	return a->tracer ? 0 : refuse(NULL, "out of memory");
+}
+
+/* Process numbers from BPF are those of the first PID namespace; in another one they would name
+ * other processes. */
+static int check_pid_namespace(void)
+{
+	struct stat st;
+
+	if (stat("/proc/self/ns/pid", &st) == 0 && st.st_ino != PID_NS_INIT_INODE)
+		return refuse(NULL,
+			      "spanloom runs in a PID namespace of its own and can't tell the "
+			      "host's processes apart: "
+			      "start its container with --pid=host (Kubernetes: hostPID: true)");
+	return 0;
+}
+
+static int start_probe(struct agent *a)
+{
+	const struct options *o = a->options;
+	const struct probe_options options = {
+		.collector = (enum probe_collector)o->collector,
+		.ring_bytes = o->ring_bytes,
+		.capture_bytes = o->capture_bytes,
+		.max_processes = o->max_processes,
+		.max_connections = o->max_connections,
+		.agent_pid = (uint32_t)getpid(),
+	};
+	const struct probe_sink sink = agent_sink(a);
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLET };
+	char *error = NULL;
+
+	if (probe_open(&options, &sink, &a->stats, &a->probe, &error))
+		return refuse(error, "loading the BPF programs failed");
+	ev.data.fd = probe_fd(a->probe);
+	if (epoll_ctl(a->epoll_fd, EPOLL_CTL_ADD, ev.data.fd, &ev))
+		return refuse(NULL, "watching the ring buffer failed");
+	a->attach = (struct attach){ .selector = &a->selector, .probe = a->probe, .quiet = 1 };
+	return 0;
+}
+
+static void say_ready(struct agent *a)
+{
+	const char *const *missing;
+	char what[512], where[512];
+	size_t n = attach_count(&a->attach);
+
+	for (missing = probe_missing(a->probe); *missing; missing++)
+		log_warning("%s", *missing);
+	report_selection(a->options, what, sizeof(what));
+	report_destination(a->options, where, sizeof(where));
+	if (!n)
+		log_info("no process matches %s yet: waiting for one to start", what);
+	log_info("ready: tracing %zu process%s (%s), collector %s, spans to %s", n,
+		 n == 1 ? "" : "es", what, probe_collector_name(a->probe), where);
+}
+
+int agent_start(struct agent *a)
+{
+	int err;
+
+	if (check_pid_namespace() || start_loop(a) || start_selection(a) || start_export(a) ||
+	    start_tracer(a) || start_probe(a))
+		return 1;
+	err = attach_scan(&a->attach);
+	if (err < 0)
+		return refuse(NULL, "reading /proc failed");
+	a->attach.quiet = 0;
+	/* Only what the kernel itself forbids makes this fail, and nothing depends on it. */
+	if (a->options->nice && setpriority(PRIO_PROCESS, 0, a->options->nice))
+		log_warning("the agent keeps its priority: --nice %d: %s", a->options->nice,
+			    strerror(errno));
+	say_ready(a);
+	return 0;
+}
