@@ -31,6 +31,7 @@ struct transfer {
 	u8 flags;
 	u8 buffers; /* enum buffers */
 	u32 syscall;
+	u32 turn; /* as in io_record */
 };
 
 #include "many.bpf.h"
@@ -142,6 +143,9 @@ static __noinline int conn_announce(struct conn_state *c, const struct transfer 
 	else if (BPF_CORE_READ(sk, sk_max_ack_backlog))
 		/* Only listen() sets it, and an accepted socket is a copy of its listener. */
 		r->flags |= CONN_RECORD_PASSIVE;
+	r->turn = t->turn;
+	if (c->connect_tid == t->tid)
+		r->connect_turn = c->connect_turn;
 	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 	c->flags |= CONN_ANNOUNCED;
 	return 0;
@@ -182,6 +186,8 @@ static __always_inline void io_fill(struct io_record *r, const struct conn_state
 	r->tcp_peer_seq = t->tcp_peer_seq;
 	r->losses = ring_losses;
 	r->syscall = t->syscall;
+	r->turn = t->turn;
+	r->pad = 0;
 }
 
 static __always_inline void conn_missed(struct conn_state *c, const struct transfer *t, s32 result)
@@ -327,7 +333,7 @@ static __noinline void emit_missed(struct conn_state *c, const struct transfer *
 }
 
 /* What is known of the connection, made and announced where it is new; NULL: nothing to report. */
-static __always_inline struct conn_state *transfer_conn(const struct transfer *t)
+static __always_inline struct conn_state *transfer_conn(struct transfer *t)
 {
 	struct conn_state *c = bpf_map_lookup_elem(&conns, &t->sk);
 
@@ -339,6 +345,7 @@ static __always_inline struct conn_state *transfer_conn(const struct transfer *t
 	}
 	if (conn_ignored(c))
 		return 0;
+	t->turn = current_turn();
 	if (!(c->flags & CONN_ANNOUNCED)) {
 		if (t->result < 0 || conn_announce(c, t))
 			return 0;

@@ -164,6 +164,7 @@ struct task_struct {
 	void *stack;
 	struct files_struct *files;
 	struct signal_struct *signal;
+	unsigned long nvcsw;
 } KERNEL_TYPE;
 
 struct flowi_common {

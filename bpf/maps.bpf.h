@@ -40,7 +40,7 @@ struct conn_state {
 	u64 many_vector; /* sendmmsg, recvmmsg: the array, its next message, who called */
 	u32 many_next, many_tid;
 	u32 many_moved; /* messages of this call that moved bytes */
-	u32 zero;
+	u32 connect_turn;
 	u64 connect_ns; /* when the attempt began, and who made it: */
 	u32 connect_pid, connect_tid;
 };
@@ -87,6 +87,17 @@ static __always_inline void count_drop(u32 reason)
 
 	if (n)
 		(*n)++;
+}
+
+/*
+ * How often the current thread has slept of its own will, never 0. As long as it has not, what it
+ * does follows from what it did.
+ */
+static __always_inline u32 current_turn(void)
+{
+	const struct task_struct *task = (const void *)bpf_get_current_task();
+
+	return (u32)BPF_CORE_READ(task, nvcsw) | 1u << 31;
 }
 
 /* The hint spares processes that are not traced the look-up, on every transfer of the machine. */

@@ -92,6 +92,7 @@ static __always_inline void connect_begins(struct sock *sk)
 	c->connect_ns = bpf_ktime_get_ns();
 	c->connect_pid = pid_tid >> 32;
 	c->connect_tid = (u32)pid_tid;
+	c->connect_turn = current_turn();
 }
 
 SEC("tp_btf/inet_sock_set_state")

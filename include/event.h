@@ -61,8 +61,10 @@ struct io_record {
 	u32 losses; /* how often the ring had been full before: any change means that records are
 		       missing */
 	u32 syscall;
+	u32 turn; /* how often the thread had slept of its own will */
+	u32 pad;
 };
-RECORD_SIZE_IS(io_record, 48);
+RECORD_SIZE_IS(io_record, 56);
 
 enum { CONN_RECORD_FRESH = 1, CONN_RECORD_ACTIVE = 2, CONN_RECORD_PASSIVE = 4 };
 
@@ -84,8 +86,10 @@ struct conn_record {
 	u8 peer[16];
 	u8 path[108];
 	u32 losses;
+	u32 turn;         /* of tid, as in io_record */
+	u32 connect_turn; /* of the thread that connected, when it did; 0: not known */
 };
-RECORD_SIZE_IS(conn_record, 192);
+RECORD_SIZE_IS(conn_record, 200);
 
 /* Everything else. */
 struct task_record {

@@ -145,6 +145,10 @@ static size_t read_option(size_t line, struct script_event *e, char **words, siz
 		e->conn.tid = e->io.tid = e->conn.pid;
 	} else if (strncmp(w, "tid=", 4) == 0) {
 		e->conn.tid = e->io.tid = (uint32_t)number(line, w + 4);
+	} else if (strncmp(w, "turn=", 5) == 0) {
+		e->conn.turn = e->io.turn = (uint32_t)number(line, w + 5);
+	} else if (strncmp(w, "connect-turn=", 13) == 0) {
+		e->conn.connect_turn = (uint32_t)number(line, w + 13);
 	} else if (strncmp(w, "parent=", 7) == 0) {
 		e->parent_tid = (uint32_t)number(line, w + 7);
 	} else if (strncmp(w, "more=", 5) == 0) {

@@ -35,6 +35,7 @@ struct io_event {
 	uint32_t tcp_seq;      /* TCP: own sequence number of the first byte (send: write_seq, recv:
 				  copied_seq) */
 	uint32_t tcp_peer_seq; /* TCP: the other direction's counter at that moment */
+	uint32_t turn;         /* changes when the thread sleeps of its own will; 0: not known */
 };
 
 enum conn_family { CONN_INET, CONN_INET6, CONN_UNIX };
@@ -57,6 +58,8 @@ struct conn_info {
 	uint8_t local[16], peer[16]; /* network order; IPv4 in the first four; v4-mapped IPv6 comes
 					as CONN_INET */
 	uint16_t local_port, peer_port;
+	uint32_t turn;              /* of tid, as in struct io_event */
+	uint32_t connect_turn;      /* the same thread's when it connected; 0: not known */
 	char path[CONN_PATH_BYTES]; /* unix: the listener's address, "@name" when abstract, "" when
 				       it has none */
 };

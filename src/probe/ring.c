@@ -30,6 +30,7 @@ static void io_record(struct ring_reader *r, const struct io_record *rec, size_t
 		.data = (const uint8_t *)(rec + 1),
 		.tcp_seq = rec->tcp_seq,
 		.tcp_peer_seq = rec->tcp_peer_seq,
+		.turn = rec->turn,
 	};
 
 	if (rec->result < 0)
@@ -84,6 +85,8 @@ static int conn_info_from(const struct conn_record *rec, struct conn_info *ret)
 			 (rec->flags & CONN_RECORD_PASSIVE ? CONN_PASSIVE : 0u),
 		.local_port = rec->local_port,
 		.peer_port = rec->peer_port,
+		.turn = rec->turn,
+		.connect_turn = rec->connect_turn,
 	};
 	memcpy(ret->local, rec->local, sizeof(ret->local));
 	memcpy(ret->peer, rec->peer, sizeof(ret->peer));
