@@ -41,6 +41,8 @@
 	  "client spans without a parent: the thread also works between requests")              \
 	X(PARENT_THREAD_OUTLIVED, "parent_thread_outlived",                                     \
 	  "client spans without a parent: their thread outlived the request")                   \
+	X(PARENT_UNPROVEN, "parent_unproven",                                                   \
+	  "client spans without a parent: other work of the process may have made the call")    \
 	X(PARENT_EVENTS_LOST, "parent_events_lost",                                             \
 	  "client spans without a parent: events were lost meanwhile")                          \
 	X(PARENT_NO_REQUEST, "parent_no_request",                                               \

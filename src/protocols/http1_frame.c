@@ -158,6 +158,7 @@ static bool read_request_head(struct connection *c, const uint8_t *data, size_t 
 	if (ex) {
 		http1_span_request(ex, &line, &fields, &st->net, &st->work);
 		ex->scratch[0] |= EX_HEAD_DONE;
+		exchange_head_read(ex);
 		if (slice_eq(line.method, "HEAD"))
 			ex->scratch[0] |= EX_IS_HEAD;
 		if (slice_eq(line.method, "CONNECT"))

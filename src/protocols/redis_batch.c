@@ -175,6 +175,7 @@ bool redis_batch_begin(struct connection *c)
 		ex = exchange_begin(c);
 		if (!ex)
 			return false;
+		exchange_head_read(ex);
 		open_batch(&st->batch, ex);
 	}
 	st->due++;

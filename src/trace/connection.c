@@ -84,6 +84,8 @@ static void ignore(struct connection *c)
 {
 	struct tracer *t = c->tracer;
 
+	if (c->role == ROLE_SERVER || (c->info.flags & CONN_PASSIVE))
+		link_opaque(t->linker, c->info.pid);
 	forget_protocol(c);
 	c->ignored = true;
 	if (t->ops.ignore)
@@ -251,12 +253,21 @@ void connection_feed(struct connection *c, const struct io_event *ev)
 		if (c->protocol)
 			c->protocol->end(c, ev->dir, ev->error);
 	} else if (!c->protocol) {
-		if (detect(c, ev))
+		bool known = detect(c, ev), began = known && ev->dir == connection_request_dir(c);
+
+		if (!began && (c->info.flags & (CONN_PASSIVE | CONN_FRESH)) == CONN_PASSIVE)
+			link_unseen(c->tracer->linker, ev->pid, ev->ts_ns);
+		if (known)
 			feed(c, ev);
 	} else if (!c->lost || resync(c, ev)) {
 		feed(c, ev);
 	}
-	if (c->protocol && ev->dir == IO_SEND && c->role == ROLE_SERVER && exchange_first(c))
-		link_request_answered(c->tracer->linker, exchange_first(c)->request, ev->tid);
+	if (c->protocol && c->role == ROLE_SERVER && exchange_first(c)) {
+		struct link_point at = { ev->ts_ns, ev->tid, ev->turn };
+
+		link_request_active(exchange_first(c)->request, &at);
+		if (ev->dir == IO_SEND)
+			link_request_answered(exchange_first(c)->request, ev->tid);
+	}
 	c->event = NULL;
 }

@@ -27,6 +27,7 @@ struct exchange {
 	struct connection *conn;
 	struct span *span;    /* owned; start_ns is set, the rest is the protocol's */
 	uint32_t pid, tid;    /* who read or sent the request's first byte */
+	uint32_t turn;        /* of that thread, as in struct io_event */
 	bool nonblocking;     /* that call did not block */
 	uint64_t chunk;       /* stream.chunk of that I/O event */
 	uint64_t response_ns; /* the last answer byte seen so far; 0: none */
@@ -79,6 +80,9 @@ struct exchange *exchange_last(struct connection *c);
 void exchange_end(struct exchange *ex, uint64_t end_ns);
 /* It was no request, or nothing is known of its end: no span. Counted by the caller. */
 void exchange_drop(struct exchange *ex);
+/* What begins the request is known whole, so it may be handled: calls before that are not its own.
+ */
+void exchange_head_read(struct exchange *ex);
 /* The traceparent and tracestate of the request; a malformed traceparent is ignored, as W3C says.
  */
 void exchange_set_context(struct exchange *ex, struct slice traceparent, struct slice tracestate);

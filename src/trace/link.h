@@ -6,11 +6,15 @@
  * A thread that takes its request from a blocking socket handles that request alone: what it calls
  * belongs to it, and so does what its child threads call, if they end before the request does. On a
  * socket that does not block anything in the process may work for the request: then a call is
- * certain only when the process handles that one request and has never been seen to handle several
- * at once or to work between requests.
+ * linked only when the process handles that one request and has never been seen to handle several
+ * at once or to work between requests. Sockets don't show work beside the requests when it happens
+ * within one, so such a call must also be one step of a chain: it meets no other call, it follows
+ * from what went before in its request, and what comes next there follows from it. "Follows" means:
+ * by the same thread without a sleep in between, or by another thread at once. What is left open is
+ * work of others that is due in the very moment in which its thread is busy with the request.
  *
- * The decision waits until the request ends, at most LINK_WAIT_NS behind the call, since the
- * evidence may come later.
+ * The decision waits since the evidence may come later: until the request ends, on sockets that do
+ * not block always LINK_WAIT_NS.
  */
 #ifndef TRACE_LINK_H
 #define TRACE_LINK_H
@@ -21,9 +25,18 @@
 #include "trace/connection.h"
 #include "trace/span.h"
 
-#define LINK_WAIT_NS 300000000ull /* the longest that a finished call waits for its parent */
+#define LINK_WAIT_NS 300000000ull    /* how long a finished call waits for its parent */
+#define LINK_PROMPT_NS 5000000ull    /* "at once": the time a request may be silent before a call */
+#define LINK_SETUP_NS 1000000000ull  /* a process may set up this long behind its first call */
+#define LINK_DOUBT_NS 10000000000ull /* a request that was lost from sight may take this long */
 #define LINK_GRACE_NS \
 	50000000ull /* a child thread that was joined is gone this soon after its request */
+
+/* When and where an event was. `turn` as in struct io_event. */
+struct link_point {
+	uint64_t ns;
+	uint32_t tid, turn;
+};
 
 struct linker;
 struct request;
@@ -44,16 +57,24 @@ void linker_free(struct linker *l);
 struct request *link_request_begin(struct linker *l, struct exchange *ex);
 /* Its ids are known now or have changed. */
 void link_request_ids(struct request *r, const struct span *s, bool sampled);
+/* Its head was read whole: it may be handled from now on. */
+void link_request_head(struct request *r);
+/* Bytes went over its connection. */
+void link_request_active(struct request *r, const struct link_point *at);
 /* A byte of its answer was sent by `tid`. */
-void link_request_answered(struct linker *l, struct request *r, uint32_t tid);
+void link_request_answered(struct request *r, uint32_t tid);
 /* Its answer is complete. Frees it once nothing waits for it. */
 void link_request_end(struct linker *l, struct request *r, uint64_t now_ns);
 
-/* A call begins in thread `tid`. NULL when out of memory. */
-struct call *link_call_begin(struct linker *l, uint32_t pid, uint32_t tid, uint64_t now_ns);
+/* A connection of the process is used for the first time; info->turn and connect_turn tell when the
+ * thread asked for it. */
+void link_connected(struct linker *l, const struct conn_info *info);
+/* A call begins on a connection (0: on none). NULL when out of memory. */
+struct call *link_call_begin(struct linker *l, uint32_t pid, uint64_t conn_id,
+			     const struct link_point *at);
 /* The call is over: its span (taken over; NULL: dropped) goes to ops.linked once the parent is
  * decided. Frees the call. */
-void link_call_end(struct linker *l, struct call *c, struct span *s, uint64_t now_ns);
+void link_call_end(struct linker *l, struct call *c, struct span *s, const struct link_point *at);
 /* Whether any request of the process is being handled. */
 bool link_is_handling(struct linker *l, uint32_t pid);
 
@@ -61,8 +82,14 @@ void link_thread_start(struct linker *l, uint32_t pid, uint32_t tid, uint32_t pa
 		       uint64_t now_ns);
 void link_thread_exit(struct linker *l, uint32_t tid, uint64_t now_ns);
 void link_process_exit(struct linker *l, uint32_t pid, uint64_t now_ns);
-/* Events are missing: no request that is being handled now can be trusted any more. */
-void link_lost(struct linker *l);
+/* A request is or was in flight until now whose beginning was not seen: the agent came later. */
+void link_unseen(struct linker *l, uint32_t pid, uint64_t now_ns);
+/* The process serves a connection that can't be followed: what it does for it may be seen any time.
+ */
+void link_opaque(struct linker *l, uint32_t pid);
+/* Events are missing: no request that is being handled now can be trusted any more, and others may
+ * be that were not seen. */
+void link_lost(struct linker *l, uint64_t now_ns);
 void link_tick(struct linker *l, uint64_t now_ns);
 /* Decides everything that waits. */
 void link_flush(struct linker *l, uint64_t now_ns);

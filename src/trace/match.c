@@ -64,6 +64,7 @@ struct exchange *exchange_begin(struct connection *c)
 	const struct io_event *ev = c->event;
 	struct exchange *ex = calloc(1, sizeof(*ex));
 	bool server = c->role == ROLE_SERVER;
+	struct link_point at = { ev->ts_ns, ev->tid, ev->turn };
 
 	if (ex)
 		ex->span = span_new(server ? SPAN_SERVER : SPAN_CLIENT);
@@ -76,6 +77,7 @@ struct exchange *exchange_begin(struct connection *c)
 	ex->conn = c;
 	ex->pid = ev->pid;
 	ex->tid = ev->tid;
+	ex->turn = ev->turn;
 	ex->nonblocking = ev->flags & IO_NONBLOCK;
 	ex->chunk = connection_stream(c, connection_request_dir(c))->chunk;
 	ex->span->start_ns = ev->ts_ns;
@@ -83,7 +85,7 @@ struct exchange *exchange_begin(struct connection *c)
 	if (server)
 		ex->request = link_request_begin(t->linker, ex);
 	else
-		ex->call = link_call_begin(t->linker, ex->pid, ex->tid, ev->ts_ns);
+		ex->call = link_call_begin(t->linker, ex->pid, c->info.conn_id, &at);
 	if (!ex->request && !ex->call) {
 		span_free(ex->span);
 		free(ex);
@@ -116,21 +118,30 @@ static void exchange_free(struct exchange *ex)
 	free(ex);
 }
 
+static struct link_point now_of(const struct connection *c)
+{
+	const struct io_event *ev = c->event;
+
+	return (struct link_point){ connection_now(c), ev ? ev->tid : 0, ev ? ev->turn : 0 };
+}
+
 void exchange_end(struct exchange *ex, uint64_t end_ns)
 {
 	struct tracer *t = ex->conn->tracer;
 	struct span *s = ex->span;
-	uint64_t now_ns = connection_now(ex->conn);
+	struct link_point at = now_of(ex->conn);
 
 	ex->span = NULL;
 	s->end_ns = end_ns > s->start_ns ? end_ns : s->start_ns;
 	if (ex->request) {
-		if (ex->conn->event && ex->conn->event->dir == IO_SEND)
-			link_request_answered(t->linker, ex->request, ex->conn->event->tid);
+		if (ex->conn->event && ex->conn->event->dir == IO_SEND) {
+			link_request_active(ex->request, &at);
+			link_request_answered(ex->request, at.tid);
+		}
 		tracer_span_end(t, s, context_flags(ex));
-		link_request_end(t->linker, ex->request, now_ns);
+		link_request_end(t->linker, ex->request, at.ns);
 	} else {
-		link_call_end(t->linker, ex->call, s, now_ns);
+		link_call_end(t->linker, ex->call, s, &at);
 	}
 	exchange_free(ex);
 }
@@ -138,13 +149,19 @@ void exchange_end(struct exchange *ex, uint64_t end_ns)
 void exchange_drop(struct exchange *ex)
 {
 	struct tracer *t = ex->conn->tracer;
-	uint64_t now_ns = connection_now(ex->conn);
+	struct link_point at = now_of(ex->conn);
 
 	if (ex->request)
-		link_request_end(t->linker, ex->request, now_ns);
+		link_request_end(t->linker, ex->request, at.ns);
 	else
-		link_call_end(t->linker, ex->call, NULL, now_ns);
+		link_call_end(t->linker, ex->call, NULL, &at);
 	exchange_free(ex);
+}
+
+void exchange_head_read(struct exchange *ex)
+{
+	if (ex->request)
+		link_request_head(ex->request);
 }
 
 void exchange_set_context(struct exchange *ex, struct slice traceparent, struct slice tracestate)

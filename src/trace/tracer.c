@@ -78,11 +78,14 @@ void tracer_conn_open(struct tracer *t, const struct conn_info *info)
 		struct connection *c = list_entry(t->by_use.next, struct connection, node);
 
 		stats_drop(t->stats, DROP_CONN_LIMIT, 1);
+		if (c->role == ROLE_SERVER || (c->info.flags & CONN_PASSIVE))
+			link_opaque(t->linker, c->info.pid);
 		if (t->ops.ignore)
 			t->ops.ignore(t->ops.ctx, c->info.conn_id);
 		connection_free(c);
 	}
 	connection_new(t, info);
+	link_connected(t->linker, info);
 }
 
 void tracer_io(struct tracer *t, const struct io_event *ev)
@@ -111,6 +114,8 @@ void tracer_connect_failed(struct tracer *t, const struct connect_failure *f)
 	const struct conn_info *info = &f->conn;
 	const struct connection c = { .info = *info, .role = ROLE_CLIENT };
 	struct net_text net = { 0 };
+	const struct link_point begin = { info->ts_ns, info->tid, 0 };
+	const struct link_point end = { f->end_ns, info->tid, 0 };
 	struct span *s;
 	struct call *call;
 
@@ -118,7 +123,7 @@ void tracer_connect_failed(struct tracer *t, const struct connect_failure *f)
 	if (!link_is_handling(t->linker, info->pid))
 		return; /* of interest to the request that wanted the connection only */
 	s = span_new(SPAN_CLIENT);
-	call = s ? link_call_begin(t->linker, info->pid, info->tid, info->ts_ns) : NULL;
+	call = s ? link_call_begin(t->linker, info->pid, 0, &begin) : NULL;
 	if (!call) {
 		stats_drop(t->stats, DROP_NO_MEMORY, 1);
 		span_free(s);
@@ -136,7 +141,7 @@ void tracer_connect_failed(struct tracer *t, const struct connect_failure *f)
 	/* The process gave up before an answer came: nothing else makes it close a socket that
 	 * still connects. */
 	span_set_error(s, f->error == -ECANCELED ? slice_str("timeout") : net_error_type(f->error));
-	link_call_end(t->linker, call, s, f->end_ns);
+	link_call_end(t->linker, call, s, &end);
 }
 
 void tracer_thread_start(struct tracer *t, uint32_t pid, uint32_t tid, uint32_t parent_tid,
@@ -175,7 +180,7 @@ void tracer_process_changed(struct tracer *t, uint32_t pid)
 
 void tracer_lost(struct tracer *t)
 {
-	link_lost(t->linker);
+	link_lost(t->linker, t->now_ns);
 }
 
 /* The list is in the order of the last event: behind the first that is not quiet none is. */

@@ -49,6 +49,7 @@ def test_child_threads_inherit(tracing, stack, app_env, collector):
 
 def test_asyncio_one_request_at_a_time(tracing, stack, app_env, collector):
     app = stack.uvicorn("gateway", env=app_env)
+    load.run([f"/truth/warm{n}" for n in range(3)], connections=1, port=app.port)  # its own connections are open now
     t = tracing()
     t.start("--collector", collector, pids=[app.pid])
     sent = load.run([f"/truth/u{n}" for n in range(REQUESTS)], connections=1, port=app.port)
