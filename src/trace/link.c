@@ -166,7 +166,8 @@ void link_request_active(struct request *r, const struct link_point *at)
 void link_request_answered(struct request *r, uint32_t tid)
 {
 	r->answered = true;
-	if (!r->blocking)
+	/* A pipelined request is read with the one before, by whoever handles that. */
+	if (!r->blocking || r->shared)
 		return;
 	if (tid == r->tid)
 		r->process->direct = true;
