@@ -327,6 +327,7 @@ static __noinline void emit_missed(struct conn_state *c, const struct transfer *
 			bytes = MISSED_REPORT_MAX;
 		__sync_fetch_and_sub(&c->missed[i], bytes);
 		gap.dir = i;
+		gap.flags = IO_RECORD_LOST;
 		gap.tcp_seq = 0;
 		emit_io(c, &gap, 0, bytes, 0);
 	}

@@ -37,6 +37,7 @@ enum {
 	IO_RECORD_SEND = 1, /* else a receive */
 	IO_RECORD_NONBLOCK = 2,
 	IO_RECORD_SAME_CALL = 4, /* a further piece of the same system call */
+	IO_RECORD_LOST = 8, /* `result` bytes of earlier transfers whose records found no room */
 };
 
 /* The payload sizes a record can be reserved with; a longer capture becomes several records. */

@@ -153,6 +153,9 @@ static size_t read_option(size_t line, struct script_event *e, char **words, siz
 		e->parent_tid = (uint32_t)number(line, w + 7);
 	} else if (strncmp(w, "more=", 5) == 0) {
 		e->io.length = (uint32_t)number(line, w + 5);
+	} else if (strncmp(w, "lost=", 5) == 0) {
+		e->io.length = (uint32_t)number(line, w + 5);
+		e->io.flags |= IO_LOST;
 	} else if (strncmp(w, "error=", 6) == 0) {
 		e->io.error = e->fail.error = read_error(line, w + 6);
 	} else if (strncmp(w, "end=", 4) == 0) {

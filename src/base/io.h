@@ -16,6 +16,7 @@ enum io_flag {
 	IO_NONBLOCK = 1 << 0,  /* the socket does not block in this call */
 	IO_SAME_CALL = 1 << 1, /* a further piece of the same system call as the event before it on
 				  this connection */
+	IO_LOST = 1 << 2,      /* no transfer: so many bytes went by whose records were lost */
 };
 
 /* One piece of a transfer, a refused one (error), or the peer's end of stream (a receive with

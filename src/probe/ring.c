@@ -25,7 +25,8 @@ static void io_record(struct ring_reader *r, const struct io_record *rec, size_t
 		.tid = rec->tid,
 		.dir = rec->flags & IO_RECORD_SEND ? IO_SEND : IO_RECV,
 		.flags = (rec->flags & IO_RECORD_NONBLOCK ? IO_NONBLOCK : 0u) |
-			 (rec->flags & IO_RECORD_SAME_CALL ? IO_SAME_CALL : 0u),
+			 (rec->flags & IO_RECORD_SAME_CALL ? IO_SAME_CALL : 0u) |
+			 (rec->flags & IO_RECORD_LOST ? IO_LOST : 0u),
 		.captured = rec->captured,
 		.data = (const uint8_t *)(rec + 1),
 		.tcp_seq = rec->tcp_seq,

@@ -201,6 +201,14 @@ static void http1_lost(struct connection *c, enum io_dir dir)
 	st->response.chunked = false;
 }
 
+static void http1_settle_all(struct connection *c)
+{
+	struct exchange *ex;
+
+	while ((ex = exchange_first(c)))
+		http1_settle(c, ex);
+}
+
 static ssize_t http1_step(struct connection *c, enum io_dir dir, const uint8_t *data, size_t len)
 {
 	return dir == connection_request_dir(c) ? http1_request_step(c, data, len)
@@ -220,6 +228,7 @@ const struct protocol http1_protocol = {
 	.match = http1_match,
 	.step = http1_step,
 	.lost = http1_lost,
+	.settle = http1_settle_all,
 	.end = http1_end,
 	.quiet = http1_quiet,
 	.free = http1_free,

@@ -130,6 +130,14 @@ static void redis_lost(struct connection *c, enum io_dir dir)
 	st->reply = (struct redis_reply){ .unframed = true };
 }
 
+static void redis_settle_lost(struct connection *c)
+{
+	struct redis_state *st = c->state;
+
+	redis_settle_all(c);
+	st->lost = true; /* until the next command */
+}
+
 static void redis_quiet(struct connection *c)
 {
 	const struct redis_state *st = c->state;
@@ -154,6 +162,11 @@ static void redis_end(struct connection *c, enum io_dir dir, int error)
 	}
 	if (!error)
 		error = st->error;
+	if (st->started && !st->proven) {
+		if (exchange_first(c))
+			redis_disown(c);
+		return;
+	}
 	redis_finish_unanswered(c);
 	while ((ex = exchange_first(c))) {
 		if (st->lost && !error) {
@@ -179,6 +192,7 @@ const struct protocol redis_protocol = {
 	.match = redis_match,
 	.step = redis_step,
 	.lost = redis_lost,
+	.settle = redis_settle_lost,
 	.end = redis_end,
 	.quiet = redis_quiet,
 	.free = redis_free,

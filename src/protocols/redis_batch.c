@@ -89,16 +89,33 @@ void redis_finish(struct connection *c, struct exchange *ex, uint64_t end_ns)
 	exchange_end(ex, end_ns);
 }
 
+static void forget(struct redis_state *st, const struct exchange *ex)
+{
+	if (st->batch.ex == ex)
+		st->batch.ex = NULL;
+}
+
+ssize_t redis_disown(struct connection *c)
+{
+	struct exchange *ex;
+
+	while ((ex = exchange_first(c))) {
+		forget(c->state, ex);
+		exchange_drop(ex);
+	}
+	connection_count_drop(c, DROP_UNKNOWN_PROTOCOL);
+	return STREAM_STOP;
+}
+
 void redis_settle(struct connection *c, struct exchange *ex)
 {
 	struct redis_state *st = c->state;
 
-	if (ex->response_ns) {
+	if (ex->response_ns && st->proven) {
 		redis_finish(c, ex, ex->response_ns);
 		return;
 	}
-	if (st->batch.ex == ex)
-		st->batch.ex = NULL;
+	forget(st, ex);
 	connection_count_drop(c, DROP_EXCHANGE_LOST);
 	exchange_drop(ex);
 }
@@ -165,6 +182,7 @@ bool redis_batch_begin(struct connection *c)
 	if (!st->started) {
 		st->started = true;
 		st->db = c->info.flags & CONN_FRESH ? 0 : -1;
+		st->proven = !st->by_inline;
 	}
 	if (!joins(c, st)) {
 		if (st->batch.ex)

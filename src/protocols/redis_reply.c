@@ -214,6 +214,7 @@ static void value_done(struct connection *c)
 	bool subscribed = st->channels || st->patterns || st->shards, awaited;
 	uint32_t *which = NULL;
 
+	st->proven = true;
 	if (sp && sp->number != st->answered)
 		sp = NULL;
 	awaited = sp && (sp->effect == REDIS_SUBSCRIBE || sp->effect == REDIS_UNSUBSCRIBE);
@@ -309,7 +310,7 @@ static ssize_t read_element(struct connection *c, const uint8_t *data, size_t le
 	return used;
 }
 
-ssize_t redis_reply_step(struct connection *c, const uint8_t *data, size_t len)
+static ssize_t reply_step(struct connection *c, const uint8_t *data, size_t len)
 {
 	struct redis_state *st = c->state;
 	struct exchange *ex = exchange_first(c);
@@ -341,4 +342,14 @@ ssize_t redis_reply_step(struct connection *c, const uint8_t *data, size_t len)
 	if (used == len && connection_stream(c, redis_reply_dir(c))->missing && !skipping)
 		return unframe(c, len);
 	return (ssize_t)used;
+}
+
+ssize_t redis_reply_step(struct connection *c, const uint8_t *data, size_t len)
+{
+	const struct redis_state *st = c->state;
+	ssize_t used = reply_step(c, data, len);
+
+	if (used == STREAM_BAD && st->started && !st->proven)
+		return redis_disown(c);
+	return used;
 }

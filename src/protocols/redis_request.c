@@ -336,6 +336,7 @@ static ssize_t read_inline(struct connection *c, const uint8_t *data, size_t len
 			return STREAM_BAD;
 	}
 	if (argc) {
+		st->by_inline |= !st->started;
 		if (!begin_command(c, argc))
 			return STREAM_BAD;
 		for (i = 0, rest = line; i < argc && next_word(&rest, &word); i++) {

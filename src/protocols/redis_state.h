@@ -101,7 +101,9 @@ struct redis_state {
 	bool lost; /* answers can't be told apart: what is in flight ends when the next command
 		      begins */
 	bool monitor, resp3;
-	bool started;                        /* db is set */
+	bool started;   /* db is set */
+	bool by_inline; /* a line of text made it look like Redis: proven by an answer only */
+	bool proven;
 	int32_t db;                          /* -1: not known */
 	uint32_t channels, patterns, shards; /* subscriptions */
 	int error;                           /* of a client's send */
@@ -138,6 +140,8 @@ void redis_finish(struct connection *c, struct exchange *ex, uint64_t end_ns);
  * dropped. */
 void redis_settle(struct connection *c, struct exchange *ex);
 void redis_settle_all(struct connection *c);
+/* It was another protocol after all: what is in flight is dropped, the connection with it. */
+ssize_t redis_disown(struct connection *c);
 /* Spans whose answers are all there, or that get none. */
 void redis_finish_unanswered(struct connection *c);
 

@@ -243,13 +243,37 @@ static void feed(struct connection *c, const struct io_event *ev)
 	}
 }
 
+/*
+ * Bytes whose records were lost. Within a body of known length they are passed over (true: feed
+ * them); else messages may have ended and begun among them.
+ */
+static bool pass_lost(struct connection *c, const struct io_event *ev)
+{
+	struct stream *s = &c->streams[ev->dir];
+
+	if (!c->protocol) {
+		c->info.flags &= ~(uint32_t)CONN_FRESH;
+		buf_reset(&s->pending);
+		return false;
+	}
+	if (!c->lost && !s->pending.len && s->skip > ev->length)
+		return true;
+	if (!c->lost)
+		lose(c, ev->dir, DROP_STREAM_LOST);
+	c->protocol->settle(c);
+	return false;
+}
+
 void connection_feed(struct connection *c, const struct io_event *ev)
 {
 	if (c->ignored)
 		return;
 	c->event = ev;
 	c->last_event_ns = ev->ts_ns;
-	if (ev->error || !ev->length) {
+	if (ev->flags & IO_LOST) {
+		if (pass_lost(c, ev))
+			feed(c, ev);
+	} else if (ev->error || !ev->length) {
 		if (c->protocol)
 			c->protocol->end(c, ev->dir, ev->error);
 	} else if (!c->protocol) {

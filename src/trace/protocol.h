@@ -40,6 +40,12 @@ struct protocol {
 	 * protocol's to end. */
 	void (*lost)(struct connection *c, enum io_dir dir);
 	/*
+	 * Called behind lost() when whole messages may be among the lost bytes: what is in flight
+	 * can't be told from what follows any more. Each exchange is ended with the last answer
+	 * byte that was seen, or dropped.
+	 */
+	void (*settle)(struct connection *c);
+	/*
 	 * The peer's or our own end of stream (error 0) or a failed transfer (negative errno); also
 	 * called, with dir IO_RECV and error 0, when the connection is gone. Exchanges in flight
 	 * are the protocol's to end.

@@ -21,6 +21,7 @@ enum {
 	OP_LONG = 1 << 4,
 	OP_EMPTY = 1 << 5, /* an end of stream; with OP_LONG an error */
 	OP_TICK = 1 << 6,
+	OP_LOST = 1 << 7, /* without data */
 };
 
 static void fuzz_span(void *ctx, struct span *s)
@@ -67,6 +68,10 @@ static size_t fuzz_record(struct tracer *t, const uint8_t *data, size_t size, ui
 	memcpy(copy, data + 2, len);
 	if (op & OP_TAIL)
 		ev.length += (uint32_t)len * (op & OP_LONG ? 256 : 1);
+	if (op & OP_LOST) {
+		ev.flags |= IO_LOST;
+		ev.captured = 0;
+	}
 	if (op & OP_EMPTY) {
 		ev.length = ev.captured = 0;
 		ev.error = op & OP_LONG ? -ECONNRESET : 0;
