@@ -150,6 +150,8 @@ static bool read_request_head(struct connection *c, const uint8_t *data, size_t 
 	struct http1_fields fields;
 	ssize_t used = http1_request_line(data, len, &line);
 
+	if (used == HTTP1_MORE && !framed && http1_request_line_cut(data, len, &line))
+		used = (ssize_t)len;
 	if (used <= 0)
 		return false;
 	http1_fields_read(slice_of(data + used, len - (size_t)used), &fields);
@@ -190,14 +192,17 @@ static ssize_t request_head(struct connection *c, const uint8_t *data, size_t le
 			return STREAM_BAD;
 	}
 	used = http1_head_length(data, len, &side->scanned);
-	if (used == HTTP1_MORE) {
-		if (!connection_stream(c, dir)->missing && len < STREAM_PENDING_MAX_BYTES)
-			return STREAM_MORE;
-		read_request_head(c, data, len, false);
-		st->reading = NULL;
-		return unframe(c, dir, side, len);
-	}
-	return read_request_head(c, data, (size_t)used, true) ? used : bad_request(c);
+	if (used == HTTP1_MORE && !connection_stream(c, dir)->missing &&
+	    len < STREAM_PENDING_MAX_BYTES)
+		return STREAM_MORE;
+	if (used != HTTP1_MORE && read_request_head(c, data, (size_t)used, true))
+		return used;
+	/* Its body can't be followed, but it is a request and will have an answer. */
+	if (!read_request_head(c, data, used == HTTP1_MORE ? len : (size_t)used, false) &&
+	    used != HTTP1_MORE)
+		return bad_request(c);
+	st->reading = NULL;
+	return unframe(c, dir, side, len);
 }
 
 /* True when an unframed side is at the start of an event; false again once the bytes turned out to

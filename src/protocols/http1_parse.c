@@ -123,6 +123,22 @@ ssize_t http1_request_line(const uint8_t *data, size_t len, struct http1_request
 	return data[at] == '\n' ? (ssize_t)at + 1 : HTTP1_BAD;
 }
 
+bool http1_request_line_cut(const uint8_t *data, size_t len, struct http1_request_line *ret)
+{
+	size_t at = 0, target;
+
+	while (at < len && at <= HTTP1_METHOD_MAX_BYTES && token_chars[data[at]])
+		at++;
+	if (at == 0 || at == len || at > HTTP1_METHOD_MAX_BYTES || data[at] != ' ')
+		return false;
+	ret->method = slice_of(data, at);
+	target = ++at;
+	at = target_end(data, at, len);
+	ret->target = slice_of(data + target, at - target);
+	ret->minor = -1;
+	return at > target && (at == len || data[at] == ' ');
+}
+
 ssize_t http1_status_line(const uint8_t *data, size_t len, struct http1_status_line *ret)
 {
 	struct slice line;

@@ -58,6 +58,9 @@ ssize_t http1_status_line(const uint8_t *data, size_t len, struct http1_status_l
  * white space around them.
  */
 bool http1_header_next(struct slice *head, struct slice *ret_name, struct slice *ret_value);
+/* A request line that is cut off behind its method: what is there of the target (more than
+ * nothing). The version is unknown, minor -1. */
+bool http1_request_line_cut(const uint8_t *data, size_t len, struct http1_request_line *ret);
 /* Reads all fields of a head (the lines behind the start line). */
 void http1_fields_read(struct slice head, struct http1_fields *ret);
 /* "5", also "5, 5" (RFC 9112, 6.3). False when it is not one number below 2^63. */

@@ -45,15 +45,20 @@ static int parse_port(struct slice s)
 	return port <= UINT16_MAX ? port : 0;
 }
 
-/* "host", "host:port", "[v6]", "[v6]:port", a bare IPv6 address; user info is passed over. */
-static struct authority parse_authority(struct slice s)
+static struct slice without_user_info(struct slice s)
 {
-	struct authority a = { .host = s };
-	const uint8_t *at = s.len ? memrchr(s.data, '@', s.len) : NULL, *end, *colon;
+	const uint8_t *at = s.len ? memrchr(s.data, '@', s.len) : NULL;
 
-	if (at)
-		s = slice_of(at + 1, s.len - (size_t)(at + 1 - s.data));
-	a.host = s;
+	return at ? slice_of(at + 1, s.len - (size_t)(at + 1 - s.data)) : s;
+}
+
+/* "host", "host:port", "[v6]", "[v6]:port", a bare IPv6 address. */
+static struct authority parse_authority(struct slice text)
+{
+	struct slice s = without_user_info(text);
+	struct authority a = { .host = s };
+	const uint8_t *end, *colon;
+
 	if (!s.len)
 		return a;
 	if (s.data[0] == '[' && (end = memchr(s.data, ']', s.len))) {
@@ -188,6 +193,8 @@ static void add_version(struct span *s, int minor)
 {
 	char version[] = "1.0";
 
+	if (minor < 0)
+		return; /* the line was cut off before it */
 	version[2] = (char)('0' + minor);
 	span_add_str(s, "network.protocol.version", slice_str(version));
 }
@@ -228,12 +235,14 @@ static void add_client_side(struct span *s, const struct http1_request_line *lin
 			    struct buf *work)
 {
 	buf_reset(work);
-	if (absolute || slice_eq(line->method, "CONNECT")) {
+	host = cut(without_user_info(host), HTTP1_HOST_MAX_BYTES);
+	if (absolute) {
 		redact_url(work, line->target, HTTP1_URL_MAX_BYTES);
+	} else if (slice_eq(line->method, "CONNECT")) {
+		buf_append(work, host.data, host.len);
 	} else {
 		buf_append(work, o->scheme.data, o->scheme.len);
 		buf_append_str(work, "://");
-		host = cut(host, HTTP1_HOST_MAX_BYTES);
 		buf_append(work, host.data, host.len);
 		if (!slice_eq(line->target, "*"))
 			redact_url(work, line->target, HTTP1_URL_MAX_BYTES - HTTP1_HOST_MAX_BYTES);
