@@ -6,8 +6,9 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "discover/select.h"
+#include "trace/redact.h"
 
-enum { RULE_TEXT_BYTES = 256 };
+enum { RULE_TEXT_BYTES = 256, URL_TEXT_BYTES = 512 };
 
 static void copy_out(struct buf *b, char *buf, size_t bytes)
 {
@@ -39,9 +40,10 @@ void report_destination(const struct options *o, char *buf, size_t bytes)
 {
 	struct buf b = { 0 };
 
-	if (o->export_otlp)
-		add_place(&b, o->otlp_protocol == OTLP_GRPC ? "OTLP/gRPC" : "OTLP/HTTP",
-			  o->otlp_endpoint);
+	if (o->export_otlp) {
+		add_place(&b, o->otlp_protocol == OTLP_GRPC ? "OTLP/gRPC " : "OTLP/HTTP ", NULL);
+		redact_url(&b, slice_str(o->otlp_endpoint), URL_TEXT_BYTES);
+	}
 	if (o->console == CONSOLE_TREE || o->console == CONSOLE_JSON ||
 	    (o->console == CONSOLE_AUTO && isatty(STDOUT_FILENO)))
 		add_place(&b, "the console", NULL);

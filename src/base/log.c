@@ -1,10 +1,11 @@
 #include "base/log.h"
 
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
 
-enum { LOG_LINE_BYTES = 2048 };
+enum { LOG_LINE_BYTES = 2048, LOG_ERROR_WAIT_MS = 500 };
 
 static enum log_level threshold = LOG_LEVEL_INFO;
 
@@ -21,6 +22,7 @@ enum log_level log_get_level(void)
 void log_printf(enum log_level level, const char *fmt, ...)
 {
 	static const char *const words[] = { "error: ", "warning: ", "", "debug: " };
+	struct pollfd p = { .fd = STDERR_FILENO, .events = POLLOUT };
 	char line[LOG_LINE_BYTES];
 	int head, n;
 	va_list ap;
@@ -37,6 +39,9 @@ void log_printf(enum log_level level, const char *fmt, ...)
 	if (n > LOG_LINE_BYTES - 2)
 		n = LOG_LINE_BYTES - 2;
 	line[n++] = '\n';
+	/* A reader that has stopped reading must not stop us: what it has no room for is lost. */
+	if (poll(&p, 1, level == LOG_LEVEL_ERROR ? LOG_ERROR_WAIT_MS : 0) == 0)
+		return;
 	/* One write, so that lines of several writers never mix. */
 	if (write(STDERR_FILENO, line, (size_t)n) < 0)
 		return;

@@ -257,36 +257,55 @@ static int parse_line(struct setting *settings, const char *path, unsigned int n
 	return err ? out_of_memory(ret_error) : 0;
 }
 
-int settings_from_file(struct setting *settings, const char *path, const char *where,
+/* Line by line; the text ends with a NUL and is changed. */
+static int parse_lines(struct setting *settings, const char *path, char *text, size_t len,
 		       char **ret_error)
 {
-	FILE *file = fopen(path, "re");
-	char *line = NULL;
-	size_t cap = 0, total = 0;
 	unsigned int number = 0;
-	ssize_t len;
+	char *line, *next;
 	int err = 0;
 
-	if (!file)
-		return options_fail(ret_error, "%s=%s: cannot read the configuration file: %s",
-				    where, path, strerror(errno));
-	while (!err && (errno = 0, len = getline(&line, &cap, file)) >= 0) {
+	for (line = text; !err && line < text + len; line = next) {
+		char *end = memchr(line, '\n', (size_t)(text + len - line));
+
+		end = end ? end : text + len;
+		next = end + 1;
+		*end = 0;
 		number++;
-		total += (size_t)len;
-		if (total > OPTIONS_FILE_MAX_BYTES)
-			err = options_fail(ret_error,
-					   "%s:%u: more than %d bytes, not a configuration file",
-					   path, number, OPTIONS_FILE_MAX_BYTES);
-		else if (strlen(line) != (size_t)len)
+		if (strlen(line) != (size_t)(end - line))
 			err = options_fail(ret_error, "%s:%u: a NUL byte, not a text file", path,
 					   number);
 		else
 			err = parse_line(settings, path, number, line, ret_error);
 	}
-	if (!err && ferror(file))
+	return err;
+}
+
+int settings_from_file(struct setting *settings, const char *path, const char *where,
+		       char **ret_error)
+{
+	FILE *file = fopen(path, "re");
+	char *text = malloc(OPTIONS_FILE_MAX_BYTES + 2);
+	size_t len = 0;
+	int err;
+
+	errno = file ? 0 : errno;
+	if (file && text)
+		len = fread(text, 1, OPTIONS_FILE_MAX_BYTES + 1, file);
+	if (!text) {
+		err = out_of_memory(ret_error);
+	} else if (!file || ferror(file)) {
 		err = options_fail(ret_error, "%s=%s: cannot read the configuration file: %s",
 				   where, path, strerror(errno));
-	free(line);
-	fclose(file);
+	} else if (len > OPTIONS_FILE_MAX_BYTES) {
+		err = options_fail(ret_error, "%s: more than %d bytes, not a configuration file",
+				   path, OPTIONS_FILE_MAX_BYTES);
+	} else {
+		text[len] = 0;
+		err = parse_lines(settings, path, text, len, ret_error);
+	}
+	free(text);
+	if (file)
+		fclose(file);
 	return err;
 }

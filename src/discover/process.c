@@ -31,7 +31,14 @@ int process_open_proc(void)
 {
 	int fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	return fd < 0 ? -errno : fd;
+	if (fd < 0)
+		return -errno;
+	/* The directory may be there with nothing mounted on it. */
+	if (faccessat(fd, "self/stat", R_OK, 0)) {
+		close(fd);
+		return -ENOENT;
+	}
+	return fd;
 }
 
 static int open_process(int proc_fd, uint32_t pid)

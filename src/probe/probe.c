@@ -72,6 +72,16 @@ keep_log(enum libbpf_print_level level, const char *fmt, va_list ap)
 	return 0;
 }
 
+/* What libbpf said, without the line's end behind it. */
+static const char *libbpf_said(void)
+{
+	size_t len = strlen(libbpf_log);
+
+	while (len && libbpf_log[len - 1] == '\n')
+		libbpf_log[--len] = '\0';
+	return libbpf_log;
+}
+
 static int __attribute__((format(printf, 3, 4)))
 fail(char **ret_error, int err, const char *fmt, ...)
 {
@@ -202,11 +212,15 @@ static int load_failure(int err, char **ret_error)
 			    "CAP_SYS_ADMIN), outside of a seccomp filter that forbids bpf(2), and "
 			    "without lockdown=confidentiality; the "
 			    "kernel said: %s",
-			    strerror(-err), libbpf_log);
+			    strerror(-err), libbpf_said());
+	if (err == -EMFILE)
+		return fail(ret_error, err,
+			    "loading the BPF programs needs more open files than the limit "
+			    "allows: raise it, as with `ulimit -n 1024` (systemd: LimitNOFILE)");
 	return fail(ret_error, err,
 		    "loading the BPF programs failed (%s); please report it with `uname -r` and "
 		    "this output: %s",
-		    strerror(-err), libbpf_log);
+		    strerror(-err), libbpf_said());
 }
 
 static int load(struct probe *p, const struct probe_options *o, char **ret_error)
@@ -250,12 +264,11 @@ static int attach(struct probe *p, char **ret_error)
 			int err = -errno;
 
 			return fail(ret_error, err,
-				    "attaching the BPF program %s (%s) failed: %s; %s",
+				    "attaching the BPF program %s (%s) failed: %s; does a seccomp "
+				    "filter or perf_event_paranoid forbid perf_event_open(2), or "
+				    "is /sys/kernel/tracing not there? libbpf says: %s",
 				    bpf_program__name(prog), bpf_program__section_name(prog),
-				    strerror(-err),
-				    libbpf_log[0] ? libbpf_log
-						  : "is another tracer holding it, or "
-						    "perf_event_paranoid forbidding it?");
+				    strerror(-err), libbpf_log[0] ? libbpf_said() : "nothing");
 		}
 	}
 	return 0;
