@@ -8,7 +8,7 @@ import time
 import load
 import pytest
 import services
-from seen import clients, match_requests, servers
+from seen import check_times, clients, match_requests, servers
 
 
 def test_open_connections_are_picked_up(tracing, gateway, collector):
@@ -168,6 +168,30 @@ def test_kill_leaves_nothing(tracing, gateway, collector):
         assert connection.request(f"/items/{n}").status == 200
     connection.close()
     services.wait_until(lambda: not any(bpf_exists(kind, n) for kind, n in held), 5, f"{len(held)} BPF objects gone")
+
+
+def test_stopped_for_a_while(tracing, gateway, collector):
+    """An agent that does not run loses records and counts them; afterwards all is as before, and no span is wrong."""
+    t = tracing()
+    agent = t.start("--collector", collector, "--ring-size", "64K", pids=[gateway.pid])
+    sent = load.run([f"/items/{n}" for n in range(200)], connections=4, port=gateway.port)
+    connection = load.Connection(port=gateway.port)
+    agent.process.send_signal(signal.SIGSTOP)
+    sent += [connection.request(f"/items/{n}") for n in range(200, 800)]
+    agent.process.send_signal(signal.SIGCONT)
+    time.sleep(0.5)
+    connection.request("/health")  # tells of the gap
+    later = [connection.request(f"/items/{n}") for n in range(800, 1000)]
+    connection.close()
+    later += load.run([f"/items/{n}" for n in range(1000, 1200)], connections=4, port=gateway.port)
+    spans = servers(t.finish())
+    assert t.drops().get("ring_full"), agent.output()
+    late_paths = {s.path for s in later}
+    check_times(match_requests(later, [s for s in spans if s.path in late_paths]))
+    seen = {s.path for s in spans} - late_paths
+    known = [s for s in sent if s.path in seen]
+    assert len(known) >= 200
+    check_times(match_requests(known, [s for s in spans if s.path in seen and s.path != "/health"]))
 
 
 def test_collector_down_and_back(tracing, gateway):

@@ -1,6 +1,8 @@
 """What the agent says when it cannot start as it was asked to: one message that names what, why and what to do."""
 import os
+import signal
 import subprocess
+import time
 
 import pytest
 import services
@@ -110,3 +112,72 @@ def test_missing_cap_sys_resource(root, stack, gateway):
     agent = stack.spanloom("--pid", str(gateway.pid), env={"OTEL_TRACES_EXPORTER": "none"},
                            wrap=("setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource"))
     assert agent.stop() == 0
+
+
+def test_few_open_files(root, gateway):
+    p = start("--pid", str(gateway.pid), wrap=("bash", "-c", 'ulimit -n 20; exec "$0" "$@"'))
+    assert p.returncode == 1
+    assert len(errors(p)) == 1 and "ulimit -n" in errors(p)[0], p.stderr
+
+
+def test_endless_config():
+    p = start("--config", "/dev/zero")
+    assert p.returncode == 1
+    assert len(errors(p)) == 1 and "/dev/zero" in errors(p)[0], p.stderr
+
+
+def test_help_that_cannot_be_written():
+    with open("/dev/full", "w") as full:
+        p = subprocess.run([services.SPANLOOM, "--help"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert p.returncode == 1 and "standard output" in p.stderr
+
+
+def test_password_of_the_endpoint_is_not_shown(root, stack, gateway):
+    agent = stack.spanloom("--pid", str(gateway.pid), env={"OTEL_EXPORTER_OTLP_ENDPOINT": "http://me:hunter2@127.0.0.1:9",
+                                                           "SPANLOOM_SHUTDOWN_TIMEOUT": 200})
+    assert services.http_get(gateway.port, "/items/1")[0] == 200
+    time.sleep(1.5)
+    assert agent.stop() == 0
+    assert "127.0.0.1:9" in agent.output() and "hunter2" not in agent.output()
+
+
+def wait_for_maps(pid):
+    services.wait_until(lambda: any(kind == "prog" for kind, _ in services.bpf_objects(pid)), 5, "the agent has attached")
+    time.sleep(0.5)
+
+
+def test_closed_descriptors(root, gateway, tmp_path):
+    """Nothing of the agent's becomes descriptor 0, 1 or 2, or its words would be written into it."""
+    p = subprocess.Popen(["bash", "-c", 'exec "$0" "$@" <&- >&- 2>&-', services.SPANLOOM, "--pid", str(gateway.pid),
+                          "--console=json", "--file", str(tmp_path / "spans")], env={"OTEL_TRACES_EXPORTER": "none"})
+    try:
+        wait_for_maps(p.pid)
+        assert {os.readlink(f"/proc/{p.pid}/fd/{n}") for n in range(3)} == {"/dev/null"}
+        assert services.http_get(gateway.port, "/items/5")[0] == 200
+    finally:
+        p.terminate()
+        assert p.wait(10) == 0
+    assert "/items/5" in (tmp_path / "spans").read_text()
+
+
+def test_log_that_nobody_reads(root, gateway, tmp_path):
+    """A full pipe behind stderr holds nothing up."""
+    ours, its = os.pipe()
+    os.set_blocking(its, False)
+    try:
+        while os.write(its, b"x" * 4096):
+            pass
+    except BlockingIOError:
+        os.set_blocking(its, True)
+    p = subprocess.Popen([services.SPANLOOM, "--pid", str(gateway.pid), "--file", str(tmp_path / "spans")], stderr=its,
+                         env={"OTEL_TRACES_EXPORTER": "none"})
+    try:
+        wait_for_maps(p.pid)
+        p.send_signal(signal.SIGUSR1)
+        assert services.http_get(gateway.port, "/items/6")[0] == 200
+    finally:
+        p.terminate()
+        assert p.wait(10) == 0
+        os.close(ours)
+        os.close(its)
+    assert "/items/6" in (tmp_path / "spans").read_text()
