@@ -346,7 +346,8 @@ static __always_inline struct conn_state *transfer_conn(struct transfer *t)
 	}
 	if (conn_ignored(c))
 		return 0;
-	t->turn = current_turn();
+	if (!t->turn)
+		t->turn = current_turn();
 	if (!(c->flags & CONN_ANNOUNCED)) {
 		if (t->result < 0 || conn_announce(c, t))
 			return 0;

@@ -93,11 +93,16 @@ static __always_inline void count_drop(u32 reason)
  * How often the current thread has slept of its own will, never 0. As long as it has not, what it
  * does follows from what it did.
  */
+static __always_inline u32 turn_of(u64 nvcsw)
+{
+	return (u32)nvcsw | 1u << 31;
+}
+
 static __always_inline u32 current_turn(void)
 {
 	const struct task_struct *task = (const void *)bpf_get_current_task();
 
-	return (u32)BPF_CORE_READ(task, nvcsw) | 1u << 31;
+	return turn_of(BPF_CORE_READ(task, nvcsw));
 }
 
 /* The hint spares processes that are not traced the look-up, on every transfer of the machine. */

@@ -17,13 +17,16 @@ static __always_inline int traced_transfer(struct sock *sk, int result, int flag
 {
 	struct transfer t = { .pid = pid_tid >> 32, .tid = (u32)pid_tid };
 	const struct pt_regs *regs;
+	struct task_struct *task;
 	struct tcp_sock *tp;
 	bool many;
 	u32 nr;
 
 	if (sk->sk_type != SOCK_STREAM || (!dir && (flags & MSG_NOT_OF_STREAM)))
 		return 0;
-	regs = (const struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	task = bpf_get_current_task_btf();
+	t.turn = turn_of(task->nvcsw);
+	regs = (const struct pt_regs *)bpf_task_pt_regs(task);
 	nr = regs->orig_ax;
 	many = nr == NR_SENDMMSG || nr == NR_RECVMMSG;
 	/* A receive of nothing is the end of the stream, unless nothing was asked for. */
