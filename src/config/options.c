@@ -339,12 +339,14 @@ const struct option_row option_rows[OPTION_COUNT] = {
 	[OPT_NICE] = { .flag = "nice",
 		       .arg = "N",
 		       .env = { "SPANLOOM_NICE" },
-		       .initial = "0",
+		       .initial = "10",
 		       .min = -20,
 		       .max = 19,
 		       .parse = parse_int,
 		       FIELD(nice),
-		       .help = "the agent's own niceness" },
+		       .help = "the agent's own niceness: at 10 it takes a tenth of a core at most "
+			       "from services that want all of it; what it can't do then it drops "
+			       "and counts" },
 	[OPT_SHUTDOWN_TIMEOUT] = { .flag = "shutdown-timeout",
 				   .arg = "MS",
 				   .env = { "SPANLOOM_SHUTDOWN_TIMEOUT" },

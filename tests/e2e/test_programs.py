@@ -8,6 +8,10 @@ import services
 from seen import ERROR, UNSET, servers
 
 
+# These programs want every core they can get, and every span is counted: the agent gets its share, and room to wait.
+UNSTARVED = ("--nice", "0", "--ring-size", "64M")
+
+
 def run(*argv, check=True, **kw):
     p = subprocess.run([str(a) for a in argv], capture_output=True, text=True, timeout=60, **kw)
     assert not check or p.returncode == 0, p.stdout + p.stderr
@@ -31,7 +35,7 @@ def test_redis_benchmark(tracing, stack, collector, resp3, pipeline):
     """The traced process is redis-server: SERVER spans, as many commands as it counted."""
     store = stack.redis()
     t = tracing()
-    t.start("--collector", collector, pids=[store.pid])
+    t.start(*UNSTARVED, "--collector", collector, pids=[store.pid])
     before = redis_calls(store.port)
     run("redis-benchmark", "-p", store.port, "-n", 8000, "-c", 8, "-P", pipeline, "-t", "ping_mbulk,set,get,lpush,lrange_100",
         "-q", *(["-3"] if resp3 else []))
@@ -57,7 +61,7 @@ def test_redis_benchmark_as_client(tracing, stack, collector):
     """The other end: the program itself, found when it starts; nearly all of it, since it starts at once."""
     store = stack.redis()
     t = tracing()
-    t.start("--collector", collector, "--exe", "redis-benchmark")
+    t.start(*UNSTARVED, "--collector", collector, "--exe", "redis-benchmark")
     run("redis-benchmark", "-p", store.port, "-n", 60000, "-c", 4, "-t", "get", "-q")
     spans = [s for s in t.finish() if s.attrs.get("db.operation.name") == "GET" and s.attrs["server.port"] == store.port]
     assert {s.kind for s in spans} == {3}
@@ -67,7 +71,7 @@ def test_redis_benchmark_as_client(tracing, stack, collector):
 def test_redis_errors_and_transactions(tracing, stack, collector):
     store = stack.redis()
     t = tracing()
-    t.start("--collector", collector, pids=[store.pid])
+    t.start(*UNSTARVED, "--collector", collector, pids=[store.pid])
     run("redis-cli", "-p", store.port, "set", "text", "SECRET")
     run("redis-cli", "-p", store.port, "incr", "text")
     run("redis-cli", "-p", store.port, "nosuchcommand", "x", check=False)
@@ -91,7 +95,7 @@ def web(stack, backend):
 
 def test_ab(tracing, web, collector):
     t = tracing()
-    t.start("--collector", collector, pids=[web.pid])
+    t.start(*UNSTARVED, "--collector", collector, pids=[web.pid])
     text = run("ab", "-q", "-k", "-n", 5000, "-c", 8, f"http://127.0.0.1:{web.port}/index.html")
     text += run("ab", "-q", "-n", 1000, "-c", 4, f"http://127.0.0.1:{web.port}/nothing")
     reported = sum(int(n) for n in re.findall(r"Complete requests:\s+(\d+)", text))
@@ -108,7 +112,7 @@ def test_wrk(tracing, web, collector):
     """wrk leaves up to one request a connection unanswered at its end; nginx has seen those, wrk has not counted them."""
     connections = 8
     t = tracing()
-    t.start("--collector", collector, pids=[web.pid])
+    t.start(*UNSTARVED, "--collector", collector, pids=[web.pid])
     text = run("wrk", "-t", 1, "-c", connections, "-d", "2s", f"http://127.0.0.1:{web.port}/index.html")
     reported = int(re.search(r"(\d+) requests in", text)[1])
     found = servers(t.finish(), [web.pid])
@@ -120,7 +124,7 @@ def test_wrk(tracing, web, collector):
 
 def test_curl(tracing, web, gateway, collector, tmp_path):
     t = tracing()
-    t.start("--collector", collector, pids=[web.pid, gateway.pid])
+    t.start(*UNSTARVED, "--collector", collector, pids=[web.pid, gateway.pid])
     body = tmp_path / "body"
     body.write_bytes(b"0123456789" * 20000)
     curl = ["curl", "-sS", "-o", "/dev/null", "--noproxy", "*"]
@@ -152,7 +156,7 @@ def test_curl(tracing, web, gateway, collector, tmp_path):
 
 def test_nginx_proxy_is_client_and_server(tracing, web, collector):
     t = tracing()
-    t.start("--collector", collector, pids=[web.pid])
+    t.start(*UNSTARVED, "--collector", collector, pids=[web.pid])
     for _ in range(20):
         assert services.http_get(web.port, "/proxy/health")[0] == 200
     spans = t.finish()
@@ -167,7 +171,7 @@ def test_other_protocols_are_left_alone(tracing, stack, collector):
                                "import socket\ns = socket.create_server(('127.0.0.1', 0))\nprint(s.getsockname()[1], flush=True)\n"
                                "while True:\n c, _ = s.accept()\n while d := c.recv(4096): c.sendall(d)\n c.close()"])
     port = int(app.wait_ready(lambda: re.match(r"(\d+)\n", app.output()))[1])
-    t.start("--collector", collector, pids=[app.pid])
+    t.start(*UNSTARVED, "--collector", collector, pids=[app.pid])
     for data in (b"\x00\x01\x02\x03" * 1000, b"SSH-2.0-x\r\n", b"\x16\x03\x01\x02\x00\x01", b"lorem ipsum\n" * 50):
         load.raw(port, data)
     assert t.finish() == []

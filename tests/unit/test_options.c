@@ -71,7 +71,7 @@ static void test_defaults(void)
 	CHECK(parsed.otlp_timeout_ms == 10000 && !parsed.otlp_gzip);
 	CHECK(parsed.ring_bytes == 8 << 20 && parsed.capture_bytes == 8192);
 	CHECK(parsed.max_connections == 16384 && parsed.max_processes == 4096);
-	CHECK(parsed.shutdown_timeout_ms == 5000 && parsed.nice == 0);
+	CHECK(parsed.shutdown_timeout_ms == 5000 && parsed.nice == 10);
 	CHECK(!parsed.service_name && !parsed.file && !parsed.otlp_certificate);
 	CHECK(parsed.rule_count == 1 && parsed.rules[0].kind == SELECT_PORT);
 }
