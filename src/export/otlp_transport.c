@@ -12,6 +12,7 @@
 
 #include "config/options.h"
 #include "export/otlp_connect.h"
+#include "export/otlp_sockets.h"
 
 enum {
 	TRANSPORT_SLOTS = 2,             /* requests in flight */
@@ -32,7 +33,7 @@ struct slot {
 
 struct otlp_transport {
 	const struct otlp_variant *variant;
-	struct exporter_loop loop;
+	struct otlp_sockets sockets;
 	otlp_done done;
 	void *ctx;
 	CURLM *multi;
@@ -52,7 +53,7 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *so
 		events |= EPOLLIN;
 	if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
 		events |= EPOLLOUT;
-	return t->loop.watch(t->loop.ctx, fd, events) < 0 && events ? -1 : 0;
+	return otlp_sockets_want(&t->sockets, fd, events) < 0 && events ? -1 : 0;
 }
 
 static int on_timer(CURLM *multi, long timeout_ms, void *ctx)
@@ -166,7 +167,9 @@ struct otlp_transport *otlp_transport_new(const struct options *options,
 
 	if (!t)
 		goto no_memory;
-	*t = (struct otlp_transport){ .variant = variant, .loop = *loop, .done = done, .ctx = ctx };
+	*t = (struct otlp_transport){
+		.variant = variant, .sockets.loop = *loop, .done = done, .ctx = ctx
+	};
 	t->deadline_ns = UINT64_MAX;
 	t->connect = otlp_connect_new(options, variant, ret_error);
 	if (!t->connect) {
@@ -295,8 +298,26 @@ static void collect(struct otlp_transport *t)
 	}
 }
 
+/* Bytes of the requests in flight that libcurl has passed on. */
+static uint64_t sent_bytes(const struct otlp_transport *t)
+{
+	uint64_t sum = 0;
+	size_t i;
+
+	for (i = 0; i < TRANSPORT_SLOTS; i++) {
+		curl_off_t bytes = 0;
+
+		if (t->slots[i].busy)
+			curl_easy_getinfo(t->slots[i].easy, CURLINFO_SIZE_UPLOAD_T, &bytes);
+		sum += (uint64_t)bytes;
+	}
+	return sum;
+}
+
 void otlp_transport_ready(struct otlp_transport *t, int fd, uint32_t events, uint64_t now_ns)
 {
+	unsigned int in_flight = t->in_flight;
+	uint64_t before = sent_bytes(t);
 	int what = 0, running;
 
 	t->now_ns = now_ns;
@@ -308,6 +329,8 @@ void otlp_transport_ready(struct otlp_transport *t, int fd, uint32_t events, uin
 		what |= CURL_CSELECT_ERR;
 	curl_multi_socket_action(t->multi, fd, what, &running);
 	collect(t);
+	otlp_sockets_told(&t->sockets, fd, events,
+			  sent_bytes(t) != before || t->in_flight != in_flight, now_ns);
 }
 
 void otlp_transport_tick(struct otlp_transport *t, uint64_t now_ns)
@@ -315,6 +338,7 @@ void otlp_transport_tick(struct otlp_transport *t, uint64_t now_ns)
 	int running;
 
 	t->now_ns = now_ns;
+	otlp_sockets_tick(&t->sockets, now_ns);
 	if (now_ns < t->deadline_ns)
 		return;
 	t->deadline_ns = UINT64_MAX;
@@ -324,5 +348,7 @@ void otlp_transport_tick(struct otlp_transport *t, uint64_t now_ns)
 
 uint64_t otlp_transport_next_tick(const struct otlp_transport *t)
 {
-	return t->deadline_ns;
+	uint64_t sockets_ns = otlp_sockets_next_tick(&t->sockets);
+
+	return t->deadline_ns < sockets_ns ? t->deadline_ns : sockets_ns;
 }

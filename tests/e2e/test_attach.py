@@ -2,6 +2,7 @@
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import time
 
@@ -209,6 +210,21 @@ def test_collector_down_and_back(tracing, gateway):
     assert agent.stop() == 0
     assert time.monotonic() - begin < 3
     assert agent.output().count(str(dead)) <= 3, agent.output()
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_collector_that_never_reads(tracing, gateway, protocol):
+    """More than its window takes, and nothing moves: the agent waits without work."""
+    t = tracing(protocol)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dead = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        agent = t.start(pids=[gateway.pid], env={"OTEL_EXPORTER_OTLP_ENDPOINT": dead, "SPANLOOM_SHUTDOWN_TIMEOUT": 500})
+        load.run([f"/items/{n}" for n in range(1000)], port=gateway.port)
+        time.sleep(1)
+        before = services.cpu_seconds(agent.pid)
+        time.sleep(2)
+        assert services.cpu_seconds(agent.pid) - before < 0.2
+        assert agent.stop() == 0
 
 
 def test_span_reaches_the_collector_in_time(tracing, gateway):
