@@ -48,7 +48,7 @@ static void add_operation(struct span *s, const struct redis_batch *b)
 	span_add_str(s, "db.system.name", slice_str("redis"));
 	if (name.len)
 		span_add_str(s, "db.operation.name", name);
-	if (size > 1)
+	if (size > 1 && !b->cut)
 		span_add_int(s, "db.operation.batch.size", size);
 }
 

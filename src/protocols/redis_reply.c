@@ -189,8 +189,11 @@ static void answer(struct connection *c, struct redis_special *sp)
 		return;
 	}
 	ex->response_ns = connection_now(c);
-	if (st->lost)
+	if (st->lost) {
+		if (st->batch.cut && st->batch.ex == ex && st->reply.has_error)
+			set_error(ex, &st->reply.error);
 		return;
+	}
 	if (st->reply.has_error)
 		set_error(ex, &st->reply.error);
 	if (sp) {

@@ -23,6 +23,7 @@ static ssize_t unframe(struct connection *c, size_t len)
 	enum io_dir dir = connection_request_dir(c);
 
 	st->lost = true;
+	st->batch.cut = true;
 	st->request = (struct redis_request){ .unframed = true,
 					      .chunk = connection_stream(c, dir)->chunk };
 	return redis_pass_event(c, dir, len);
@@ -405,6 +406,15 @@ static bool begins_command(struct connection *c, const uint8_t *data, size_t len
 	return m == PROTOCOL_REQUEST;
 }
 
+/* Is this more of a batch that was cut off? Nothing has been answered yet, so it may well be. */
+static bool goes_on(struct connection *c)
+{
+	const struct redis_state *st = c->state;
+	const struct exchange *ex = st->batch.ex;
+
+	return ex && st->batch.cut && !ex->response_ns;
+}
+
 ssize_t redis_request_step(struct connection *c, const uint8_t *data, size_t len)
 {
 	struct redis_state *st = c->state;
@@ -417,7 +427,7 @@ ssize_t redis_request_step(struct connection *c, const uint8_t *data, size_t len
 	if (!len)
 		return s->missing ? unframe(c, 0) : 0;
 	if (st->request.unframed) {
-		if (!begins_command(c, data, len, &more))
+		if (goes_on(c) || !begins_command(c, data, len, &more))
 			return more ? STREAM_MORE
 				    : redis_pass_event(c, connection_request_dir(c), len);
 		st->request = (struct redis_request){ 0 };

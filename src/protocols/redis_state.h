@@ -46,6 +46,7 @@ struct redis_batch {
 	bool multi_first, multi_open,
 		multi_only; /* begins with MULTI; EXEC not seen; nothing behind EXEC */
 	bool text_full, has_procedure;
+	bool cut; /* more of it was sent than was captured: how many commands it has isn't known */
 	size_t command_start; /* in text */
 	struct buf text;      /* db.query.text */
 	char procedure[REDIS_ARG_MAX_BYTES];
