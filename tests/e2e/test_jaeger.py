@@ -22,6 +22,12 @@ def traces(jaeger, service):
     return json.loads(body)["data"] or [] if status == 200 else []
 
 
+def whole(found):
+    """The N traces of the test once each has its request and both calls: Jaeger stores span by span."""
+    linked = [t for t in found if any("/truth/" in str(tag["value"]) for s in t["spans"] for tag in s["tags"])]
+    return len(linked) == N and all(len(t["spans"]) >= 3 for t in linked) and linked
+
+
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_jaeger(root, stack, app_env, jaeger, protocol):
@@ -34,9 +40,7 @@ def test_jaeger(root, stack, app_env, jaeger, protocol):
     sent = load.run([f"/truth/j{n}" for n in range(N)], connections=1, port=app.port)
     assert {s.status for s in sent} == {200}
     assert agent.stop() == 0, agent.output()
-    found = services.wait_until(lambda: len(t := traces(jaeger, name)) >= N and t, 10, f"{N} traces in Jaeger", 0.2)
-    linked = [t for t in found if any("/truth/" in str(tag["value"]) for s in t["spans"] for tag in s["tags"])]
-    assert len(linked) == N
+    linked = services.wait_until(lambda: whole(traces(jaeger, name)), 10, f"{N} whole traces in Jaeger", 0.2)
     for trace in linked:
         by_kind = {}
         for span in trace["spans"]:
