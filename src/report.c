@@ -59,8 +59,11 @@ void report_summary(const struct stats *s, const char *title)
 	struct buf b = { 0 };
 	int i;
 
-	for (i = 0; i < STATS_FIGURE_COUNT; i++)
+	for (i = 0; i < STATS_FIGURE_COUNT; i++) {
+		if (i == STATS_EXPORTED && !s->figures[i])
+			continue; /* spans for the console or a file alone are not counted here */
 		buf_printf(&b, "%s%s %" PRIu64, i ? ", " : "", stats_figure_name(i), s->figures[i]);
+	}
 	log_info("%s: %s", title, buf_cstr(&b));
 	buf_free(&b);
 	for (i = 0; i < DROP_REASON_COUNT; i++) {
