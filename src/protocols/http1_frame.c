@@ -174,6 +174,16 @@ static bool read_request_head(struct connection *c, const uint8_t *data, size_t 
 	return true;
 }
 
+/* Line ends before a start line, which a message may have in front (RFC 9112, 2.2). */
+static size_t blank_bytes(const uint8_t *data, size_t len)
+{
+	size_t blank = 0;
+
+	while (blank < len && (data[blank] == '\r' || data[blank] == '\n'))
+		blank++;
+	return blank;
+}
+
 static ssize_t request_head(struct connection *c, const uint8_t *data, size_t len)
 {
 	struct http1_state *st = c->state;
@@ -182,10 +192,8 @@ static ssize_t request_head(struct connection *c, const uint8_t *data, size_t le
 	ssize_t used;
 
 	if (!side->begun) {
-		size_t blank = 0;
+		size_t blank = blank_bytes(data, len);
 
-		while (blank < len && (data[blank] == '\r' || data[blank] == '\n'))
-			blank++;
 		if (blank || !len)
 			return (ssize_t)blank;
 		if (!begin_request(c))
@@ -348,10 +356,8 @@ static ssize_t response_head(struct connection *c, const uint8_t *data, size_t l
 	ssize_t used;
 
 	if (!side->begun) {
-		size_t blank = 0;
+		size_t blank = blank_bytes(data, len);
 
-		while (blank < len && (data[blank] == '\r' || data[blank] == '\n'))
-			blank++;
 		if (blank || !len)
 			return (ssize_t)blank;
 		side->begun = true;
