@@ -65,6 +65,13 @@ static void choose_in_process(struct linker *l, struct thread *t, struct call *c
 	if (p->background || (t->independent && t->tid != only->tid))
 		return;
 	c->loose = !link_follows(only, at);
+	/* Nothing in the request led to it: a timer did, or what the request waited for without our
+	 * seeing it. On a connection of its own making that may be the look-up of a name; on one
+	 * that was there it is taken for work beside the requests. */
+	if (c->loose && c->conn_id && c->conn_id != only->opened_conn) {
+		p->background = true;
+		return;
+	}
 	candidate(c, only, RULE_PROCESS);
 }
 

@@ -33,6 +33,7 @@ def whole(found):
 def test_jaeger(root, stack, app_env, jaeger, protocol):
     name = "gateway-" + protocol.split("/")[0]
     app = stack.uvicorn("gateway", env={**app_env, "OTEL_SERVICE_NAME": name})
+    load.run([f"/truth/warm{n}" for n in range(3)], connections=1, port=app.port)  # cold, it looks names up in a thread
     port = jaeger.grpc_port if protocol == "grpc" else jaeger.http_port
     agent = stack.spanloom("--pid", str(app.pid), env={
         "OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
