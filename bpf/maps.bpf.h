@@ -25,7 +25,7 @@ extern u64 last_conn_id;
 extern u8 traced_hint[TRACED_HINTS];
 extern u8 many_used; /* somebody has used sendmmsg or recvmmsg on a stream */
 
-enum { CONN_ANNOUNCED = 1, CONN_CONNECTING = 2, CONN_FAILED = 4, CONN_ACTIVE = 8 };
+enum { CONN_ANNOUNCED = 1, CONN_CONNECTING = 2, CONN_ACTIVE = 4 };
 
 struct conn_state {
 	u64 id;

@@ -123,7 +123,6 @@ int BPF_PROG(socket_state, struct sock *sk, int old_state, int new_state)
 			else
 				emit_connect_failed(c, sk, ERRNO_UNKNOWN);
 		} else if (new_state == TCP_CLOSE) {
-			c->flags |= CONN_FAILED;
 			emit_connect_failed(c, sk, sk->sk_err);
 		}
 	}

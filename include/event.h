@@ -45,7 +45,6 @@ enum {
 #define IO_CLASS_1 256
 #define IO_CLASS_2 1024
 #define IO_CLASS_3 4096
-#define IO_CAPTURE_MAX 65536
 
 /* One piece of a transfer; `captured` bytes follow. */
 struct io_record {

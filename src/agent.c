@@ -74,6 +74,12 @@ static void on_signals(struct agent *a)
 	}
 }
 
+/* Never shorter than asked for, so that what is due then is due. */
+static int wait_ms(uint64_t wait_ns)
+{
+	return (int)((wait_ns + 999999) / 1000000);
+}
+
 static int timeout_ms(const struct agent *a)
 {
 	uint64_t next = export_queue_next_tick(a->queue), wait_ns = a->poll_ns;
@@ -82,14 +88,14 @@ static int timeout_ms(const struct agent *a)
 		return 0;
 	if (next - a->now_ns < wait_ns)
 		wait_ns = next - a->now_ns;
-	return (int)((wait_ns + 999999) / 1000000);
+	return wait_ms(wait_ns);
 }
 
 /* Waits for what comes first, and passes on what did. False when the wait itself failed. */
-static bool turn(struct agent *a, int wait_ms)
+static bool turn(struct agent *a, int limit_ms)
 {
 	struct epoll_event events[EPOLL_EVENTS];
-	int i, n = epoll_wait(a->epoll_fd, events, EPOLL_EVENTS, wait_ms);
+	int i, n = epoll_wait(a->epoll_fd, events, EPOLL_EVENTS, limit_ms);
 
 	if (n < 0 && errno != EINTR) {
 		log_error("waiting for events failed: %s", strerror(errno));
@@ -150,7 +156,7 @@ static void drain(struct agent *a)
 		uint64_t next = export_queue_next_tick(a->queue);
 		uint64_t until = next < deadline ? next : deadline;
 
-		if (!turn(a, until > a->now_ns ? (int)((until - a->now_ns + 999999) / 1000000) : 0))
+		if (!turn(a, until > a->now_ns ? wait_ms(until - a->now_ns) : 0))
 			break;
 		export_queue_tick(a->queue, a->now_ns);
 	}

@@ -14,20 +14,17 @@ static int has_magic(const char *path, long magic)
 	return statfs(path, &fs) == 0 && (long)fs.f_type == magic;
 }
 
-int mounts_tracefs(const char **ret_path)
+int mounts_tracefs(void)
 {
 	static const char *const places[] = { "/sys/kernel/tracing", "/sys/kernel/debug/tracing" };
 	size_t i;
 
 	for (i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-		if (has_magic(places[i], TRACEFS_MAGIC)) {
-			*ret_path = places[i];
+		if (has_magic(places[i], TRACEFS_MAGIC))
 			return 0;
-		}
 	}
 	if (mount("tracefs", places[0], "tracefs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL))
 		return -errno;
-	*ret_path = places[0];
 	return 0;
 }
 

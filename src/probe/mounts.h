@@ -2,8 +2,8 @@
 #ifndef PROBE_MOUNTS_H
 #define PROBE_MOUNTS_H
 
-/* 0 with the directory (a literal) in *ret_path; -errno when it is neither mounted nor could be. */
-int mounts_tracefs(const char **ret_path);
+/* 0 when it is mounted where libbpf looks; -errno when it neither is nor could be. */
+int mounts_tracefs(void);
 /* Mounts cgroup v2 at /sys/fs/cgroup when nothing is there; 0 when a v2 hierarchy is mounted
  * somewhere, else -errno. */
 int mounts_cgroup2(void);

@@ -147,7 +147,7 @@ static enum probe_collector collector_of(const char *program)
 }
 
 static int choose_collector(struct probe *p, enum probe_collector wanted, bool has_sock,
-			    bool has_tracefs, char **ret_error)
+			    char **ret_error)
 {
 	if (wanted == PROBE_COLLECTOR_SOCK && !has_sock)
 		return fail(ret_error, -EOPNOTSUPP,
@@ -157,7 +157,8 @@ static int choose_collector(struct probe *p, enum probe_collector wanted, bool h
 	p->collector = wanted != PROBE_COLLECTOR_AUTO ? wanted
 		       : has_sock                     ? PROBE_COLLECTOR_SOCK
 						      : PROBE_COLLECTOR_SYSCALL;
-	if (!has_tracefs && p->collector == PROBE_COLLECTOR_SYSCALL)
+	/* The other needs no tracefs: nothing is mounted for it. */
+	if (p->collector == PROBE_COLLECTOR_SYSCALL && mounts_tracefs())
 		return fail(ret_error, -ENOENT,
 			    "the syscall collector needs tracefs, which is not mounted and could "
 			    "not be: mount it with "
@@ -170,9 +171,8 @@ static int choose_collector(struct probe *p, enum probe_collector wanted, bool h
 static int choose_programs(struct probe *p, const struct probe_options *o, char **ret_error)
 {
 	struct btf *btf = btf__load_vmlinux_btf();
-	const char *tracefs;
-	bool has_tracefs = mounts_tracefs(&tracefs) == 0, has_sock;
 	struct bpf_program *prog;
+	bool has_sock;
 	int err;
 
 	if (!btf)
@@ -182,7 +182,7 @@ static int choose_programs(struct probe *p, const struct probe_options *o, char 
 			    strerror(errno));
 	has_sock =
 		has_tracepoint(btf, "sock_send_length") && has_tracepoint(btf, "sock_recv_length");
-	err = choose_collector(p, o->collector, has_sock, has_tracefs, ret_error);
+	err = choose_collector(p, o->collector, has_sock, ret_error);
 	if (!err && !has_tracepoint(btf, "inet_sock_set_state"))
 		add_missing(p, "the kernel has no tracepoint inet_sock_set_state: failed "
 			       "connection attempts and new listeners are not seen");

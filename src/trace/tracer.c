@@ -134,9 +134,7 @@ void tracer_connect_failed(struct tracer *t, const struct connect_failure *f)
 	s->end_ns = f->end_ns > info->ts_ns ? f->end_ns : info->ts_ns;
 	span_set_name(s, slice_str("connect"));
 	net_text_make(&net, &c);
-	span_add_str(s, "server.address", net_server(&net, &c));
-	if (net_server_port(&c))
-		span_add_int(s, "server.port", net_server_port(&c));
+	net_add_server(s, &net, &c);
 	net_add_peer(s, &net, &c);
 	/* The process gave up before an answer came: nothing else makes it close a socket that
 	 * still connects. */
