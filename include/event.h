@@ -31,6 +31,10 @@ enum {
 	RECORD_PROCESS_EXIT,
 	RECORD_PROCESS_CGROUP, /* any process moved to another cgroup */
 	RECORD_LISTEN,         /* any process listens on a TCP port */
+	RECORD_SITE,           /* what the next record of this thread was made from */
+	RECORD_ROUTE,          /* the same, of an answer: which route gives it */
+	RECORD_CONTEXT,        /* contexts are handed on */
+	RECORD_NATIVE_SPAN,    /* a native function that is a custom span is entered or left */
 };
 
 enum {
@@ -38,6 +42,7 @@ enum {
 	IO_RECORD_NONBLOCK = 2,
 	IO_RECORD_SAME_CALL = 4, /* a further piece of the same system call */
 	IO_RECORD_LOST = 8, /* `result` bytes of earlier transfers whose records found no room */
+	IO_RECORD_RUNTIME = 16, /* the process's runtime was asked for its context */
 };
 
 /* The payload sizes a record can be reserved with; a longer capture becomes several records. */
@@ -63,8 +68,9 @@ struct io_record {
 	u32 syscall;
 	u32 turn; /* how often the thread had slept of its own will */
 	u32 pad;
+	u64 context; /* the runtime's current one, in which the bytes were written; 0: none */
 };
-RECORD_SIZE_IS(io_record, 56);
+RECORD_SIZE_IS(io_record, 64);
 
 enum { CONN_RECORD_FRESH = 1, CONN_RECORD_ACTIVE = 2, CONN_RECORD_PASSIVE = 4 };
 
@@ -86,10 +92,11 @@ struct conn_record {
 	u8 peer[16];
 	u8 path[108];
 	u32 losses;
-	u32 turn;         /* of tid, as in io_record */
-	u32 connect_turn; /* of the thread that connected, when it did; 0: not known */
+	u32 turn;            /* of tid, as in io_record */
+	u32 connect_turn;    /* of the thread that connected, when it did; 0: not known */
+	u64 connect_context; /* the runtime's, then; 0: none */
 };
-RECORD_SIZE_IS(conn_record, 200);
+RECORD_SIZE_IS(conn_record, 208);
 
 /* Everything else. */
 struct task_record {
@@ -104,6 +111,92 @@ struct task_record {
 	u32 pad;
 };
 RECORD_SIZE_IS(task_record, 40);
+
+/*
+ * A runtime's frames at a moment: RECORD_SITE stands before the record of the same thread that it
+ * tells more of (no other record of the thread is in between). It is left out where nothing of
+ * interest was found and nobody asked.
+ */
+enum { SITE_SPANS_MAX = 4, SITE_UNKNOWN_MAX = 8, ROOT_PATH_MAX = 96 };
+enum {
+	SITE_POOLED = 1, /* the thread belongs to a pool */
+	SITE_CUT = 2,    /* the stack was longer than FRAMES_MAX or could not be read to its end */
+};
+
+/* A custom span's function on the stack. */
+struct site_span {
+	u64 frame; /* its address, stable while the function runs */
+	u64 args;  /* a mix of its first locals: tells calls apart that reuse a frame's address */
+	u32 rule;
+	u32 zero;
+};
+
+struct site_record {
+	u8 type;
+	u8 flags;
+	u8 span_count, unknown_count;
+	u32 losses;
+	u64 ts_ns;
+	u32 pid;
+	u32 tid;
+	u64 work;   /* the executor item that the thread runs; 0: none */
+	u64 caller; /* code object of the application's innermost frame; 0: none met */
+	struct site_span spans[SITE_SPANS_MAX]; /* innermost first */
+	u64 unknown[SITE_UNKNOWN_MAX];          /* code objects that nobody has classified */
+};
+RECORD_SIZE_IS(site_record, 200);
+
+struct route_record {
+	u8 type;
+	u8 unknown_count;
+	u16 root_path_len;
+	u32 losses;
+	u64 ts_ns;
+	u32 pid;
+	u32 tid;
+	u64 scope;                          /* the ASGI scope (a dict); 0: not found */
+	u64 answerer;                       /* first local of the frame that answers */
+	u64 route, route_context, endpoint; /* objects; 0: the scope has none */
+	u8 root_path[ROOT_PATH_MAX];
+	u64 unknown[SITE_UNKNOWN_MAX];
+};
+RECORD_SIZE_IS(route_record, 224);
+
+enum {
+	CONTEXT_COPIED = 1, /* object: the new context, a copy of `context` */
+	CONTEXT_SUBMITTED,  /* object: an item for an executor */
+	CONTEXT_BORN,       /* object: the number of a new thread */
+};
+
+struct context_record {
+	u8 type;
+	u8 what; /* CONTEXT_* */
+	u16 zero;
+	u32 losses;
+	u64 ts_ns;
+	u64 context; /* current in this thread; 0: none */
+	u64 object;
+	u32 pid;
+	u32 tid;
+	u32 turn;
+	u32 pad;
+};
+RECORD_SIZE_IS(context_record, 48);
+
+struct native_span_record {
+	u8 type;
+	u8 left; /* else entered */
+	u16 zero;
+	u32 losses;
+	u64 ts_ns;
+	u64 context;
+	u64 stack; /* stack pointer, the same at entry and exit of one call */
+	u32 pid;
+	u32 tid;
+	u32 rule;
+	u32 turn;
+};
+RECORD_SIZE_IS(native_span_record, 48);
 
 /* Set by the agent before loading. */
 struct probe_constants {

@@ -132,7 +132,13 @@ static bool on_full(void *ctx)
 
 struct tracer_ops agent_tracer_ops(struct agent *a)
 {
-	return (struct tracer_ops){ on_span, on_resource, on_ignore, on_random, a };
+	return (struct tracer_ops){
+		.span = on_span,
+		.resource = on_resource,
+		.ignore = on_ignore,
+		.random = on_random,
+		.ctx = a,
+	};
 }
 
 struct probe_sink agent_sink(struct agent *a)

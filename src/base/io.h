@@ -17,6 +17,59 @@ enum io_flag {
 	IO_SAME_CALL = 1 << 1, /* a further piece of the same system call as the event before it on
 				  this connection */
 	IO_LOST = 1 << 2,      /* no transfer: so many bytes went by whose records were lost */
+	IO_RUNTIME = 1 << 3, /* the process's runtime was asked: context 0 means that it has none */
+};
+
+/*
+ * What the runtime of the process (an interpreter) says of a moment. Addresses are of the process
+ * and are identities, nothing else; 0 is none.
+ */
+enum { RUNTIME_SPANS_MAX = 4 };
+
+/* A function on the stack that is a custom span. */
+struct runtime_span {
+	uint64_t frame; /* the same while the function runs */
+	uint64_t args;  /* differs from that of another call, mostly */
+	uint32_t rule;  /* index into tracer_options.span_rules */
+};
+
+struct runtime_site {
+	uint64_t work;   /* the executor item that the thread runs */
+	uint64_t caller; /* the code of the application's innermost frame */
+	bool pooled;     /* the thread belongs to a pool: who made it says nothing */
+	bool cut;        /* the stack was not seen to its end */
+	uint32_t span_count;
+	struct runtime_span spans[RUNTIME_SPANS_MAX]; /* innermost first */
+};
+
+struct runtime_route {
+	uint64_t scope, route, route_context, endpoint;
+	const char *root_path; /* not ended */
+	uint32_t root_path_len;
+};
+
+enum context_event_kind { CONTEXT_EVENT_COPIED, CONTEXT_EVENT_SUBMITTED, CONTEXT_EVENT_BORN };
+
+/* Work was handed on: a context copied, an item given to an executor, a thread made. */
+struct context_event {
+	enum context_event_kind kind;
+	uint64_t ts_ns;
+	uint32_t pid, tid;
+	uint64_t context; /* current in the thread; 0: none */
+	uint64_t object;  /* COPIED: the new context; SUBMITTED: the item; BORN: the new thread */
+	uint32_t turn;
+	const struct runtime_site *site; /* NULL: nothing is known of the frames */
+};
+
+/* A native function that is a custom span was entered or left. */
+struct native_span_event {
+	uint64_t ts_ns;
+	uint32_t pid, tid;
+	uint32_t rule;
+	bool left;
+	uint64_t context;
+	uint64_t stack; /* the same at the entry and the exit of one call */
+	uint32_t turn;
 };
 
 /* One piece of a transfer, a refused one (error), or the peer's end of stream (a receive with
@@ -37,6 +90,9 @@ struct io_event {
 				  copied_seq) */
 	uint32_t tcp_peer_seq; /* TCP: the other direction's counter at that moment */
 	uint32_t turn;         /* changes when the thread sleeps of its own will; 0: not known */
+	uint64_t context;      /* the runtime's, in which the bytes were written or read; 0: none */
+	const struct runtime_site *site;   /* NULL: nothing is known of the frames */
+	const struct runtime_route *route; /* of an answer; NULL: not known */
 };
 
 enum conn_family { CONN_INET, CONN_INET6, CONN_UNIX };
@@ -61,6 +117,7 @@ struct conn_info {
 	uint16_t local_port, peer_port;
 	uint32_t turn;              /* of tid, as in struct io_event */
 	uint32_t connect_turn;      /* the same thread's when it connected; 0: not known */
+	uint64_t connect_context;   /* the runtime's, then; 0: none */
 	char path[CONN_PATH_BYTES]; /* unix: the listener's address, "@name" when abstract, "" when
 				       it has none */
 };

@@ -28,13 +28,25 @@ enum {
 	OPTIONS_FILE_MAX_BYTES = 1 << 20,
 };
 
-enum collector_kind { COLLECTOR_AUTO, COLLECTOR_SOCK, COLLECTOR_SYSCALL };
-enum otlp_protocol { OTLP_GRPC, OTLP_HTTP_PROTOBUF };
-enum console_mode { CONSOLE_AUTO, CONSOLE_OFF, CONSOLE_TREE, CONSOLE_JSON };
+enum span_option_kind { SPAN_OPTION_PYTHON, SPAN_OPTION_NATIVE };
 
 struct key_value {
 	char *key, *value; /* owned */
 };
+
+/* A custom span: --span 'app.a2a:call_agent=a2a.call,agent.type=gateway'. All owned. */
+struct span_option {
+	enum span_option_kind kind;
+	char *where;    /* Python: module or file (ends with .py); native: library or executable */
+	char *function; /* Python: qualified name; native: symbol */
+	char *name;     /* of the span; the function's when none was given */
+	struct key_value *attributes;
+	size_t attribute_count;
+};
+
+enum collector_kind { COLLECTOR_AUTO, COLLECTOR_SOCK, COLLECTOR_SYSCALL };
+enum otlp_protocol { OTLP_GRPC, OTLP_HTTP_PROTOBUF };
+enum console_mode { CONSOLE_AUTO, CONSOLE_OFF, CONSOLE_TREE, CONSOLE_JSON };
 
 struct options {
 	/* what to trace */
@@ -42,6 +54,13 @@ struct options {
 	size_t rule_count;
 	enum collector_kind collector;
 	bool enabled; /* OTEL_ENABLED, OTEL_SDK_DISABLED */
+
+	/* what is read from runtimes */
+	struct span_option *spans;
+	size_t span_count;
+	bool python; /* contexts, routes and code of Python processes */
+	bool route;  /* http.route */
+	bool code;   /* code.* */
 
 	/* what is kept */
 	char *service_name; /* the agent's own fallback (OTEL_SERVICE_NAME), NULL: none */

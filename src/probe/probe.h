@@ -43,6 +43,12 @@ struct probe_sink {
 	void (*process_exit)(void *ctx, uint32_t pid, uint64_t ts_ns);
 	void (*process_cgroup)(void *ctx, uint32_t pid);
 	void (*listen)(void *ctx, uint32_t pid, uint16_t port);
+	/* A runtime's contexts are handed on (see base/io.h). */
+	void (*context)(void *ctx, const struct context_event *ev);
+	void (*native_span)(void *ctx, const struct native_span_event *ev);
+	/* A code object was met that probe_code_set() has not classified: asked at most once per
+	 * record. */
+	void (*code_unknown)(void *ctx, uint32_t pid, uint64_t code);
 	/* The ring was full: records before the next one are missing. */
 	void (*lost)(void *ctx, uint64_t ts_ns);
 	/* True: no more for now; what is there waits in the ring. May be NULL. */
@@ -71,6 +77,34 @@ bool probe_has_more(const struct probe *p);
 /* From now on (until it exits) `pid` is traced. -E2BIG: too many processes. -EINVAL: the agent
  * itself. */
 int probe_trace(struct probe *p, uint32_t pid);
+
+/* A place in the code of a process that is probed. */
+enum probe_hook_kind {
+	PROBE_HOOK_CONTEXT_COPY, /* returns the new context */
+	PROBE_HOOK_LATE_WRITE,   /* uvloop's buffer_write: writes later, in no context */
+	PROBE_HOOK_SUBMIT,       /* an item (2nd argument's first entry) goes to an executor */
+	PROBE_HOOK_SPAN_ENTRY,   /* a native function, rule in arg */
+	PROBE_HOOK_SPAN_EXIT,    /* one of its ends */
+};
+
+struct probe_hook {
+	enum probe_hook_kind kind;
+	const char *path; /* of the mapped file as we can open it (/proc/PID/root/…) */
+	uint64_t offset;  /* into the file */
+	bool at_return;   /* else at this very instruction */
+	uint32_t arg;
+};
+
+struct python_layout;
+struct code_class;
+
+/* Attaches it for this process alone. 0 or -errno. Gone with the process, or probe_unhook(). */
+int probe_attach_hook(struct probe *p, uint32_t pid, const struct probe_hook *hook);
+/* Takes every hook of the process away, and what is known of its runtime. */
+void probe_unhook(struct probe *p, uint32_t pid);
+/* From now on (or with new values) its contexts and frames are read. 0 or -errno. */
+int probe_set_python(struct probe *p, uint32_t pid, const struct python_layout *layout);
+int probe_set_code(struct probe *p, uint32_t pid, uint64_t code, const struct code_class *class_);
 /* The kernel need not report this connection any more. */
 void probe_ignore(struct probe *p, uint64_t conn_id);
 /* Adds what the kernel counted since the last call. */

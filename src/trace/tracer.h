@@ -14,6 +14,28 @@
 
 struct tracer;
 
+/* A custom span of the configuration; everything borrowed from it. */
+struct span_attribute {
+	const char *key, *value;
+};
+struct span_rule {
+	const char *name;
+	const struct span_attribute *attributes;
+	size_t attribute_count;
+};
+
+/* Where code is. Borrowed until the next call into the one who gave it; empty: not known. */
+struct code_info {
+	struct slice function; /* code.function.name, with its module: app.main.read_item */
+	struct slice file;     /* code.file.path */
+	uint32_t line;         /* code.line.number; 0: not known */
+};
+
+struct route_info {
+	struct slice route; /* http.route; empty: none matched */
+	struct code_info endpoint;
+};
+
 struct tracer_ops {
 	/* A finished, linked and sampled span; the receiver owns it. */
 	void (*span)(void *ctx, struct span *s);
@@ -24,6 +46,10 @@ struct tracer_ops {
 	void (*ignore)(void *ctx, uint64_t conn_id);
 	/* `len` random bytes for trace and span ids. */
 	void (*random)(void *ctx, uint8_t *data, size_t len);
+	/* What the address of a runtime's code object stands for. False: not known. May be NULL. */
+	bool (*code)(void *ctx, uint32_t pid, uint64_t code, struct code_info *ret);
+	bool (*route)(void *ctx, uint32_t pid, const struct runtime_route *route,
+		      struct route_info *ret);
 	void *ctx;
 };
 
@@ -31,6 +57,10 @@ struct tracer_options {
 	struct sampler sampler;
 	const struct protocol *const *protocols; /* NULL-terminated, borrowed */
 	uint32_t max_connections;                /* 0: the default */
+	const struct span_rule *span_rules;      /* borrowed */
+	size_t span_rule_count;
+	bool no_code;  /* code.* is left out of client and server spans */
+	bool no_route; /* http.route is */
 };
 
 /* `stats` is borrowed. NULL when out of memory. */
@@ -47,6 +77,11 @@ void tracer_connect_failed(struct tracer *t, const struct connect_failure *f);
 void tracer_thread_start(struct tracer *t, uint32_t pid, uint32_t tid, uint32_t parent_tid,
 			 uint64_t ts_ns);
 void tracer_thread_exit(struct tracer *t, uint32_t pid, uint32_t tid, uint64_t ts_ns);
+/* The runtime of the process is watched from now on, whole: its contexts tell which request work
+ * belongs to. */
+void tracer_runtime(struct tracer *t, uint32_t pid);
+void tracer_context(struct tracer *t, const struct context_event *ev);
+void tracer_native_span(struct tracer *t, const struct native_span_event *ev);
 /* Its connections are closed, its spans in flight ended as cut off. */
 void tracer_process_exit(struct tracer *t, uint32_t pid, uint64_t ts_ns);
 /* It runs another program now: what its spans say of it is asked anew. */
