@@ -69,6 +69,8 @@ static void print_row(FILE *out, const struct option_row *row)
 		fprintf(out, "\n%*s%s", HELP_COLUMN, "", row->env[k]);
 		if (row->flags & (ROW_COMMA | ROW_ENV_COMMA))
 			fputs(" (comma list)", out);
+		else if (row->flags & ROW_ENV_SEMICOLON)
+			fputs(" (list with ';')", out);
 	}
 	fputc('\n', out);
 }

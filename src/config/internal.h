@@ -15,6 +15,11 @@ enum option_id {
 	OPT_CGROUP,
 	OPT_ENABLED,
 	OPT_SDK_DISABLED,
+	OPT_PYTHON,
+	OPT_ROUTE,
+	OPT_CODE,
+	OPT_SPAN,
+	OPT_SPAN_FILE,
 	OPT_SERVICE_NAME,
 	OPT_RESOURCE_ATTRIBUTES,
 	OPT_SAMPLER,
@@ -65,6 +70,7 @@ enum row_flag {
 				       with a warning */
 	ROW_SECRET = 1 << 5,        /* the value is not repeated in messages */
 	ROW_POWER_OF_TWO = 1 << 6,
+	ROW_ENV_SEMICOLON = 1 << 7, /* a semicolon separates values in the environment */
 };
 
 struct choice {
@@ -102,6 +108,7 @@ struct setting {
 	size_t count;
 };
 
+/* table.c */
 extern const struct option_row option_rows[OPTION_COUNT];
 
 /* The first failure's message, malloc'd. Each of these returns 0 or -EINVAL or -ENOMEM. */
@@ -112,6 +119,9 @@ int settings_from_argv(struct setting *settings, int argc, char *const *argv, ch
 int settings_from_env(struct setting *settings, char *const *env, char **ret_error);
 int settings_from_file(struct setting *settings, const char *path, const char *where,
 		       char **ret_error);
+/* Every line that is not empty becomes one more text of `id`, whatever gave the others. */
+int settings_from_list(struct setting *settings, enum option_id id, const char *path,
+		       const char *where, char **ret_error);
 void settings_free(struct setting *settings);
 /* The last text given, NULL when none was. */
 const char *setting_text(const struct setting *settings, enum option_id id);
@@ -127,9 +137,13 @@ int parse_timeout(const struct option_row *row, const char *text, struct options
 int parse_int(const struct option_row *row, const char *text, struct options *o);
 int parse_bytes(const struct option_row *row, const char *text, struct options *o);
 int parse_choice(const struct option_row *row, const char *text, struct options *o);
+int parse_bool(const struct option_row *row, const char *text, struct options *o);
 int parse_gzip(const struct option_row *row, const char *text, struct options *o);
 int parse_headers(const struct option_row *row, const char *text, struct options *o);
 int parse_attributes(const struct option_row *row, const char *text, struct options *o);
+/* span.c */
+int parse_span(const struct option_row *row, const char *text, struct options *o);
+void span_options_free(struct span_option *spans, size_t count);
 /* These check only; options_resolve uses the text. */
 int check_choice(const struct option_row *row, const char *text, struct options *o);
 int check_exporters(const struct option_row *row, const char *text, struct options *o);
@@ -160,6 +174,9 @@ enum endpoint_form {
 /* 0; -ENOMEM; -EINVAL with *ret_why (a literal, behind "must be "). */
 int endpoint_parse(const char *text, enum otlp_protocol protocol, enum endpoint_form form,
 		   bool insecure, char **ret_url, const char **ret_why);
+
+/* key_value.c: without the blanks around it, percent-decoded, malloc'd. 0, -EINVAL or -ENOMEM. */
+int key_value_decode(const char *text, size_t len, char **ret);
 
 /* resolve.c: the options that depend on more than one text; the texts have been checked. */
 int options_resolve(const struct setting *settings, struct options *o, char **ret_error);

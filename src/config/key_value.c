@@ -3,11 +3,11 @@
  * OpenTelemetry environment variables hold them. Refuses the whole list on the first error; keys
  * are unique in the result.
  */
-#include "config/options.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "config/internal.h"
 
 void key_value_free(struct key_value *list, size_t count)
 {
@@ -36,8 +36,7 @@ static bool is_blank(char c)
 	return c == ' ' || c == '\t';
 }
 
-/* The run without the blanks around it, percent-decoded. */
-static int decode(const char *text, size_t len, char **ret)
+int key_value_decode(const char *text, size_t len, char **ret)
 {
 	char *out, *to;
 	size_t i;
@@ -115,14 +114,14 @@ static int parse_member(const char *text, size_t len, struct key_value **list, s
 
 	if (!equals)
 		return -EINVAL;
-	err = decode(text, (size_t)(equals - text), &key);
+	err = key_value_decode(text, (size_t)(equals - text), &key);
 	if (err)
 		return err;
 	if (!*key) {
 		free(key);
 		return -EINVAL;
 	}
-	err = decode(equals + 1, len - (size_t)(equals + 1 - text), &value);
+	err = key_value_decode(equals + 1, len - (size_t)(equals + 1 - text), &value);
 	if (err) {
 		free(key);
 		return err;

@@ -70,11 +70,12 @@ static int setting_append(struct setting *s, const char *where, const char *text
 	return 0;
 }
 
-/* Members of a comma list without the blanks around them; empty ones are left out. */
-static int append_members(struct setting *s, const char *where, const char *text)
+/* Members of a list without the blanks around them; empty ones are left out. */
+static int append_members(struct setting *s, const char *where, const char *text,
+			  const char *separator)
 {
 	for (;;) {
-		size_t len = strcspn(text, ","), begin = strspn(text, " \t"), end = len;
+		size_t len = strcspn(text, separator), begin = strspn(text, " \t"), end = len;
 
 		while (end > begin && (text[end - 1] == ' ' || text[end - 1] == '\t'))
 			end--;
@@ -100,7 +101,9 @@ static int setting_add(struct setting *settings, enum option_id id, enum source 
 	s->source = source;
 	s->env_index = -1;
 	if (row->flags & ROW_COMMA || (row->flags & ROW_ENV_COMMA && source == SOURCE_ENV))
-		return append_members(s, where, text);
+		return append_members(s, where, text, ",");
+	if (row->flags & ROW_ENV_SEMICOLON && source == SOURCE_ENV)
+		return append_members(s, where, text, ";");
 	return setting_append(s, where, text, strlen(text));
 }
 
@@ -223,16 +226,23 @@ static void cut_comment(char *line)
 	}
 }
 
-static int parse_line(struct setting *settings, const char *path, unsigned int number, char *line,
+/* A file of lines, and what is done with each: `line` is not empty and may be changed. */
+struct line_file {
+	struct setting *settings;
+	const char *path;
+	enum option_id id; /* parse_list_line() */
+	int (*parse)(const struct line_file *file, unsigned int number, char *line,
+		     char **ret_error);
+};
+
+static int parse_line(const struct line_file *file, unsigned int number, char *line,
 		      char **ret_error)
 {
+	struct setting *settings = file->settings;
+	const char *path = file->path;
 	char *equals, *key, *text, *where;
 	int id, err;
 
-	cut_comment(line);
-	line = trim(line);
-	if (!*line)
-		return 0;
 	equals = strchr(line, '=');
 	if (!equals)
 		return options_fail(ret_error, "%s:%u: not of the form key = value", path, number);
@@ -257,9 +267,21 @@ static int parse_line(struct setting *settings, const char *path, unsigned int n
 	return err ? out_of_memory(ret_error) : 0;
 }
 
+static int parse_list_line(const struct line_file *file, unsigned int number, char *line,
+			   char **ret_error)
+{
+	char *where;
+	int err;
+
+	if (asprintf(&where, "%s:%u", file->path, number) < 0)
+		return out_of_memory(ret_error);
+	err = setting_append(&file->settings[file->id], where, line, strlen(line));
+	free(where);
+	return err ? out_of_memory(ret_error) : 0;
+}
+
 /* Line by line; the text ends with a NUL and is changed. */
-static int parse_lines(struct setting *settings, const char *path, char *text, size_t len,
-		       char **ret_error)
+static int parse_lines(const struct line_file *file, char *text, size_t len, char **ret_error)
 {
 	unsigned int number = 0;
 	char *line, *next;
@@ -273,18 +295,21 @@ static int parse_lines(struct setting *settings, const char *path, char *text, s
 		*end = 0;
 		number++;
 		if (strlen(line) != (size_t)(end - line))
-			err = options_fail(ret_error, "%s:%u: a NUL byte, not a text file", path,
-					   number);
-		else
-			err = parse_line(settings, path, number, line, ret_error);
+			return options_fail(ret_error, "%s:%u: a NUL byte, not a text file",
+					    file->path, number);
+		cut_comment(line);
+		line = trim(line);
+		if (*line)
+			err = file->parse(file, number, line, ret_error);
 	}
 	return err;
 }
 
-int settings_from_file(struct setting *settings, const char *path, const char *where,
-		       char **ret_error)
+/* `where`: what named the file; `what`: what it should be. */
+static int read_lines(const struct line_file *lines, const char *where, const char *what,
+		      char **ret_error)
 {
-	FILE *file = fopen(path, "re");
+	FILE *file = fopen(lines->path, "re");
 	char *text = malloc(OPTIONS_FILE_MAX_BYTES + 2);
 	size_t len = 0;
 	int err;
@@ -295,17 +320,35 @@ int settings_from_file(struct setting *settings, const char *path, const char *w
 	if (!text) {
 		err = out_of_memory(ret_error);
 	} else if (!file || ferror(file)) {
-		err = options_fail(ret_error, "%s=%s: cannot read the configuration file: %s",
-				   where, path, strerror(errno));
+		err = options_fail(ret_error, "%s=%s: cannot read the %s file: %s", where,
+				   lines->path, what, strerror(errno));
 	} else if (len > OPTIONS_FILE_MAX_BYTES) {
-		err = options_fail(ret_error, "%s: more than %d bytes, not a configuration file",
-				   path, OPTIONS_FILE_MAX_BYTES);
+		err = options_fail(ret_error, "%s: more than %d bytes, not a %s file", lines->path,
+				   OPTIONS_FILE_MAX_BYTES, what);
 	} else {
 		text[len] = 0;
-		err = parse_lines(settings, path, text, len, ret_error);
+		err = parse_lines(lines, text, len, ret_error);
 	}
 	free(text);
 	if (file)
 		fclose(file);
 	return err;
+}
+
+int settings_from_file(struct setting *settings, const char *path, const char *where,
+		       char **ret_error)
+{
+	const struct line_file file = { .settings = settings, .path = path, .parse = parse_line };
+
+	return read_lines(&file, where, "configuration", ret_error);
+}
+
+int settings_from_list(struct setting *settings, enum option_id id, const char *path,
+		       const char *where, char **ret_error)
+{
+	const struct line_file file = {
+		.settings = settings, .path = path, .id = id, .parse = parse_list_line
+	};
+
+	return read_lines(&file, where, "list", ret_error);
 }

@@ -193,6 +193,16 @@ int parse_choice(const struct option_row *row, const char *text, struct options 
 	return 0;
 }
 
+int parse_bool(const struct option_row *row, const char *text, struct options *o)
+{
+	int value;
+
+	if (!choice_find(row->choices, text, &value))
+		return -EINVAL;
+	*(bool *)field(row, o) = value;
+	return 0;
+}
+
 int parse_gzip(const struct option_row *row, const char *text, struct options *o)
 {
 	int value;
