@@ -157,10 +157,11 @@ struct route_record {
 	u64 scope;                          /* the ASGI scope (a dict); 0: not found */
 	u64 answerer;                       /* first local of the frame that answers */
 	u64 route, route_context, endpoint; /* objects; 0: the scope has none */
+	u64 router;                         /* the outermost one, under which all routes are */
 	u8 root_path[ROOT_PATH_MAX];
 	u64 unknown[SITE_UNKNOWN_MAX];
 };
-RECORD_SIZE_IS(route_record, 224);
+RECORD_SIZE_IS(route_record, 232);
 
 enum {
 	CONTEXT_COPIED = 1, /* object: the new context, a copy of `context` */

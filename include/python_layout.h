@@ -59,9 +59,9 @@ struct python_layout {
 	u8 walk_events;             /* custom spans: every event and copy reports its frames */
 	u8 pad[2];
 	/* the interned strings that are keys of an ASGI scope; 0: not known yet */
-	u64 key_route, key_root_path, key_endpoint, key_fastapi, key_route_context;
+	u64 key_route, key_root_path, key_endpoint, key_fastapi, key_route_context, key_router;
 };
-RECORD_SIZE_IS(python_layout, 80);
+RECORD_SIZE_IS(python_layout, 88);
 
 /* What a code object means where it is met in a stack. */
 enum code_kind {
@@ -74,6 +74,9 @@ enum code_kind {
 	CODE_ANSWER_SELF,  /* sends an answer; the ASGI scope is attribute value number arg of its
 			      first local */
 	CODE_ANSWER_LOCAL, /* is on the stack of an answer; the scope is local number arg */
+	CODE_ANSWER_MATCH, /* the same of aiohttp, which has no scope: attribute value number
+			      arg >> 8 & 255 of local number arg & 255 is an object that has the
+			      route at arg >> 16 bytes */
 };
 
 struct code_class {

@@ -43,7 +43,7 @@ struct runtime_site {
 };
 
 struct runtime_route {
-	uint64_t scope, route, route_context, endpoint;
+	uint64_t scope, route, route_context, endpoint, router;
 	const char *root_path; /* not ended */
 	uint32_t root_path_len;
 };
