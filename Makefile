@@ -43,8 +43,8 @@ CFLAGS_ALL := -std=gnu11 $(WARNINGS) -fno-omit-frame-pointer $(CPPFLAGS_ALL)
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 FUZZ_SANITIZE := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 LIBS_PURE := -lprotobuf-c -lm
-LIBS_USER := -lcurl -lz $(LIBS_PURE)
-LIBS_ALL := -lbpf -lelf $(LIBS_USER) -lpthread
+LIBS_USER := -lcurl -lz -lelf -lcapstone $(LIBS_PURE)
+LIBS_ALL := -lbpf $(LIBS_USER) -lpthread
 
 ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(shell uname -m)))
 BPF_CFLAGS := -target bpf -g -O2 -mcpu=v3 -D__TARGET_ARCH_$(ARCH) -Wall -Wextra -Werror -Wshadow \
