@@ -65,6 +65,7 @@ static void on_signals(struct agent *a)
 		if (info.ssi_signo == SIGUSR1) {
 			probe_collect_drops(a->probe);
 			report_summary(&a->stats, "so far");
+			agent_runtime_report(a->runtime, "so far");
 		} else if (a->stopping) {
 			log_warning("stopped a second time: what is not exported yet is dropped");
 			_exit(1);
@@ -117,6 +118,7 @@ static void on_gone(void *ctx, uint32_t pid)
 	struct agent *a = ctx;
 
 	tracer_process_exit(a->tracer, pid, a->now_ns);
+	agent_runtime_end(a->runtime, pid);
 }
 
 static void housekeeping(struct agent *a)
@@ -128,6 +130,7 @@ static void housekeeping(struct agent *a)
 	if (a->lost) {
 		a->lost = false;
 		attach_rescan(&a->attach, on_gone, a);
+		agent_runtime_recheck(a->runtime);
 	}
 }
 
@@ -136,6 +139,7 @@ static void loop(struct agent *a)
 	while (!a->stopping && turn(a, timeout_ms(a))) {
 		consume(a);
 		tracer_tick(a->tracer, a->now_ns);
+		agent_runtime_tick(a->runtime, a->now_ns);
 		export_queue_tick(a->queue, a->now_ns);
 		housekeeping(a);
 	}
@@ -168,7 +172,9 @@ static void drain(struct agent *a)
 
 static void stop(struct agent *a)
 {
+	agent_runtime_free(a->runtime);
 	tracer_free(a->tracer);
+	agent_span_rules_free(a);
 	probe_close(a->probe);
 	export_queue_free(a->queue);
 	attach_free(&a->attach);

@@ -11,6 +11,17 @@
 
 /* --- what the tracer asks for --- */
 
+static bool on_code(void *ctx, uint32_t pid, uint64_t code, struct code_info *ret)
+{
+	return agent_runtime_code(((struct agent *)ctx)->runtime, pid, code, ret);
+}
+
+static bool on_route(void *ctx, uint32_t pid, const struct runtime_route *route,
+		     struct route_info *ret)
+{
+	return agent_runtime_route(((struct agent *)ctx)->runtime, pid, route, ret);
+}
+
 static void on_span(void *ctx, struct span *s)
 {
 	struct agent *a = ctx;
@@ -89,7 +100,7 @@ static void on_thread_exit(void *ctx, uint32_t pid, uint32_t tid, uint64_t ts_ns
 static void on_process_fork(void *ctx, uint32_t pid, uint32_t parent_pid)
 {
 	(void)parent_pid;
-	attach_on_fork(&((struct agent *)ctx)->attach, pid);
+	attach_on_fork(&((struct agent *)ctx)->attach, pid); /* and on_trace() from there */
 }
 
 static void on_process_exec(void *ctx, uint32_t pid)
@@ -97,6 +108,7 @@ static void on_process_exec(void *ctx, uint32_t pid)
 	struct agent *a = ctx;
 
 	tracer_process_changed(a->tracer, pid);
+	agent_runtime_changed(a->runtime, pid);
 	attach_on_change(&a->attach, pid);
 }
 
@@ -105,6 +117,7 @@ static void on_process_exit(void *ctx, uint32_t pid, uint64_t ts_ns)
 	struct agent *a = ctx;
 
 	tracer_process_exit(a->tracer, pid, ts_ns);
+	agent_runtime_end(a->runtime, pid);
 	attach_on_exit(&a->attach, pid);
 }
 
@@ -115,7 +128,25 @@ static void on_process_cgroup(void *ctx, uint32_t pid)
 
 static void on_listen(void *ctx, uint32_t pid, uint16_t port)
 {
-	attach_on_listen(&((struct agent *)ctx)->attach, pid, port);
+	struct agent *a = ctx;
+
+	agent_runtime_listens(a->runtime, pid);
+	attach_on_listen(&a->attach, pid, port);
+}
+
+static void on_context(void *ctx, const struct context_event *ev)
+{
+	tracer_context(((struct agent *)ctx)->tracer, ev);
+}
+
+static void on_native_span(void *ctx, const struct native_span_event *ev)
+{
+	tracer_native_span(((struct agent *)ctx)->tracer, ev);
+}
+
+static void on_code_unknown(void *ctx, uint32_t pid, uint64_t code)
+{
+	agent_runtime_code_unknown(((struct agent *)ctx)->runtime, pid, code);
 }
 
 static void on_lost(void *ctx, uint64_t ts_ns)
@@ -137,6 +168,8 @@ struct tracer_ops agent_tracer_ops(struct agent *a)
 		.resource = on_resource,
 		.ignore = on_ignore,
 		.random = on_random,
+		.code = on_code,
+		.route = on_route,
 		.ctx = a,
 	};
 }
@@ -155,6 +188,9 @@ struct probe_sink agent_sink(struct agent *a)
 		.process_exit = on_process_exit,
 		.process_cgroup = on_process_cgroup,
 		.listen = on_listen,
+		.context = on_context,
+		.native_span = on_native_span,
+		.code_unknown = on_code_unknown,
 		.lost = on_lost,
 		.full = on_full,
 		.ctx = a,

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "agent_runtime.h"
 #include "attach.h"
 #include "base/hash.h"
 #include "base/stats.h"
@@ -27,6 +28,9 @@ struct agent {
 	struct tracer *tracer;
 	struct export_queue *queue;
 	struct attach attach;
+	struct agent_runtime *runtime;
+	struct span_rule *span_rules;           /* one for each of options->spans */
+	struct span_attribute *span_attributes; /* of all of them */
 	struct hash watched; /* fd → this struct: what the exporters have in the epoll set */
 	int epoll_fd, signal_fd;
 	size_t room;      /* spans that the exporters can take now */
@@ -45,6 +49,7 @@ struct tracer_ops agent_tracer_ops(struct agent *a);
 
 /* agent_start.c: everything made and attached, or the exit status 1 and the reason said. */
 int agent_start(struct agent *a);
+void agent_span_rules_free(struct agent *a);
 /* An exporter's descriptor in the loop's epoll set: struct exporter_loop. */
 int agent_watch(void *ctx, int fd, uint32_t events);
 

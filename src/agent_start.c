@@ -53,10 +53,23 @@ static int refuse(char *error, const char *otherwise)
 	return 1;
 }
 
+/* Each probe in a traced process is a descriptor or two of ours. */
+static void raise_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
 static int start_loop(struct agent *a)
 {
 	struct epoll_event ev = { .events = EPOLLIN };
 	sigset_t set;
+
+	raise_descriptors();
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
@@ -108,18 +121,54 @@ static int start_export(struct agent *a)
 		       : 0;
 }
 
+void agent_span_rules_free(struct agent *a)
+{
+	free(a->span_rules);
+	free(a->span_attributes);
+}
+
+/* The tracer's view of --span; texts stay the options'. */
+static int make_span_rules(struct agent *a)
+{
+	const struct options *o = a->options;
+	struct span_attribute *next;
+	size_t attributes = 0;
+
+	for (size_t i = 0; i < o->span_count; i++)
+		attributes += o->spans[i].attribute_count;
+	a->span_rules = calloc(o->span_count + 1, sizeof(*a->span_rules));
+	a->span_attributes = next = calloc(attributes + 1, sizeof(*next));
+	if (!a->span_rules || !next)
+		return -ENOMEM;
+	for (size_t i = 0; i < o->span_count; i++) {
+		const struct span_option *s = &o->spans[i];
+
+		a->span_rules[i] = (struct span_rule){ s->name, next, s->attribute_count };
+		for (size_t k = 0; k < s->attribute_count; k++)
+			*next++ = (struct span_attribute){ s->attributes[k].key,
+							   s->attributes[k].value };
+	}
+	return 0;
+}
+
 static int start_tracer(struct agent *a)
 {
 	const struct options *o = a->options;
-	const struct tracer_options options = {
+	struct tracer_options options = {
 		.sampler = { .root = (enum sampler_root)o->sampler_root,
 			     .parent_based = o->sampler_parent_based,
 			     .ratio = o->sampler_ratio },
 		.protocols = protocols_all,
 		.max_connections = o->max_connections,
+		.span_rule_count = o->span_count,
+		.no_code = !o->code,
+		.no_route = !o->route,
 	};
 	const struct tracer_ops ops = agent_tracer_ops(a);
 
+	if (make_span_rules(a))
+		return refuse(NULL, "out of memory");
+	options.span_rules = a->span_rules;
 	a->random_used = sizeof(a->random);
 	a->tracer = tracer_new(&options, &ops, &a->stats);
 	return a->tracer ? 0 : refuse(NULL, "out of memory");
@@ -137,6 +186,12 @@ static int check_pid_namespace(void)
 			      "host's processes apart: "
 			      "start its container with --pid=host (Kubernetes: hostPID: true)");
 	return 0;
+}
+
+static void on_trace(void *ctx, uint32_t pid, bool child)
+{
+	agent_runtime_begin(((struct agent *)ctx)->runtime, pid,
+			    child ? RUNTIME_FORKED : RUNTIME_THERE);
 }
 
 static int start_probe(struct agent *a)
@@ -159,8 +214,13 @@ static int start_probe(struct agent *a)
 	ev.data.fd = probe_fd(a->probe);
 	if (epoll_ctl(a->epoll_fd, EPOLL_CTL_ADD, ev.data.fd, &ev))
 		return refuse(NULL, "watching the ring buffer failed");
-	a->attach = (struct attach){ .selector = &a->selector, .probe = a->probe, .quiet = 1 };
-	return 0;
+	a->attach = (struct attach){ .selector = &a->selector,
+				     .probe = a->probe,
+				     .quiet = 1,
+				     .on_trace = on_trace,
+				     .ctx = a };
+	a->runtime = agent_runtime_new(o, a->probe, a->tracer, a->selector.proc_fd);
+	return a->runtime ? 0 : refuse(NULL, "out of memory");
 }
 
 static void say_ready(struct agent *a)
@@ -190,6 +250,7 @@ int agent_start(struct agent *a)
 	if (err < 0)
 		return refuse(NULL, "reading /proc failed");
 	a->attach.quiet = 0;
+	agent_runtime_start(a->runtime);
 	/* Only what the kernel itself forbids makes this fail, and nothing depends on it. */
 	if (a->options->nice && setpriority(PRIO_PROCESS, 0, a->options->nice))
 		log_warning("the agent keeps its priority: --nice %d: %s", a->options->nice,

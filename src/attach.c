@@ -65,6 +65,7 @@ static int trace(struct attach *a, uint32_t pid, const struct select_rule *why)
 		log_warning("process %u can't be remembered: out of memory", pid);
 	if (!a->quiet)
 		announce(a, pid, why);
+	a->on_trace(a->ctx, pid, !why);
 	return 1;
 }
 
@@ -148,6 +149,7 @@ void attach_on_fork(struct attach *a, uint32_t pid)
 		log_warning("process %u can't be remembered: out of memory", pid);
 	if (log_get_level() >= LOG_LEVEL_DEBUG)
 		announce(a, pid, NULL);
+	a->on_trace(a->ctx, pid, true);
 }
 
 void attach_on_exit(struct attach *a, uint32_t pid)

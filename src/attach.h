@@ -5,6 +5,7 @@
 #ifndef ATTACH_H
 #define ATTACH_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,6 +18,9 @@ struct attach {
 	struct probe *probe;             /* borrowed */
 	struct hash traced;              /* pid → this struct (any value that is not NULL) */
 	int quiet;                       /* the first scan is summed up in one line by the caller */
+	/* From now on `pid` is traced; `child`: because its parent is. */
+	void (*on_trace)(void *ctx, uint32_t pid, bool child);
+	void *ctx;
 };
 
 void attach_free(struct attach *a);
