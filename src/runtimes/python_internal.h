@@ -45,10 +45,11 @@ struct python {
 	struct python_layout layout; /* what the kernel side gets */
 	uint64_t runtime, interp;    /* addresses: _PyRuntime, the main interpreter's state */
 	uint64_t code_type, context_type, str_type, dict_type, tuple_type, module_type; /* types */
-	uint32_t hex_version; /* Py_Version or PY_VERSION_HEX */
-	struct hash codes;    /* address → cached struct runtime_code; python_code.c */
-	struct hash routes;   /* address → cached template; python_route.c */
-	struct hash modules;  /* of file names; python_code.c */
+	uint32_t hex_version;         /* Py_Version or PY_VERSION_HEX */
+	struct hash codes;            /* address → cached struct runtime_code; python_code.c */
+	struct hash routes;           /* address → cached template; python_route.c */
+	struct python_places *places; /* files and modules; python_place.c */
+	struct python_known *known;   /* functions that matter; python_known.c */
 	bool keys_known;
 };
 
@@ -103,7 +104,9 @@ uint64_t python_module_get(const struct python *p, uint64_t module, const char *
 uint64_t python_c_method(const struct python *p, uint64_t type, const char *name);
 
 /* python_code.c */
-void python_code_learn(struct python *p); /* what p's modules hold that matters: known_codes */
+/* Looks for what p's modules hold that matters: known_codes. True when there is more than before.
+ */
+bool python_code_learn(struct python *p);
 void python_known_codes(struct runtime_process *p, runtime_code_fn fn, void *ctx);
 bool python_classify(struct runtime_process *p, uint64_t code, struct code_class *ret);
 bool python_code_info(struct runtime_process *p, uint64_t code, struct runtime_code *ret);

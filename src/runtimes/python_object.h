@@ -1,0 +1,90 @@
+/*
+ * What python_object.c, python_dict.c, python_code.c and python_route.c have between themselves,
+ * beyond python_internal.h: more kinds of objects, and the module names of files. The same
+ * invariant: everything is read from a process that runs on meanwhile, so every read can fail and
+ * every length is bounded.
+ */
+#ifndef RUNTIMES_PYTHON_OBJECT_H
+#define RUNTIMES_PYTHON_OBJECT_H
+
+#include "runtimes/python_internal.h"
+
+enum {
+	PYTHON_TEXT_MAX = 4096,  /* bytes of a file name or a path template */
+	PYTHON_MRO_MAX = 64,     /* classes that an instance has */
+	PYTHON_OBJECT_TYPE = 8,  /* ob_type */
+	PYTHON_OBJECT_SIZE = 16, /* ob_size of var-sized objects */
+	PYTHON_WRAPPED = 16,     /* what functools.partial, bound, static and class methods hold */
+};
+
+/* Kinds of objects that their class's tp_flags tell (object.h, Py_TPFLAGS_*_SUBCLASS). */
+enum python_subclass {
+	PYTHON_LIST = 1 << 25,
+	PYTHON_TUPLE = 1 << 26,
+	PYTHON_STR = 1 << 28,
+	PYTHON_DICT = 1 << 29,
+	PYTHON_TYPE = (int)(1U << 31),
+};
+
+/* Reads up to `count` (at most 128) records of `bytes` each from as many places at once into ret,
+ * zeroed where a place can't be read. */
+void python_read_many(const struct python *p, const uint64_t *addresses, size_t count, void *ret,
+		      size_t bytes);
+uint64_t python_type(const struct python *p, uint64_t object);
+/* Is it an instance of this kind or of one derived from it? */
+bool python_is(const struct python *p, uint64_t object, enum python_subclass kind);
+bool python_type_named(const struct python *p, uint64_t object, const char *name);
+/* A str: its text, malloc'd; NULL. */
+char *python_text(const struct python *p, uint64_t str);
+/* Does the str stand for its text wherever that occurs (is it interned)? */
+bool python_interned(const struct python *p, uint64_t str);
+/* Of lists and tuples: how many items (at most 65536), and an item. 0: none. */
+size_t python_sequence_length(const struct python *p, uint64_t sequence);
+uint64_t python_sequence_item(const struct python *p, uint64_t sequence, size_t i);
+/* An attribute of a class, found in it or in one it is derived from; static and class methods and
+ * properties give their function. 0: none. */
+uint64_t python_class_get(const struct python *p, uint64_t type, const char *name);
+/* Where instances of `type` keep slot `name`, in bytes from their beginning; 0: there is none. */
+uint64_t python_slot_offset(const struct python *p, uint64_t type, const char *name);
+/* The namespace (a dict) of a module object; 0. */
+uint64_t python_module_dict(const struct python *p, uint64_t module);
+/* sys.modules; 0. And how many items a dict has. */
+uint64_t python_modules(const struct python *p);
+uint64_t python_dict_used(const struct python *p, uint64_t dict);
+/* What is behind decorators that functools.wraps() marks. */
+uint64_t python_unwrap(const struct python *p, uint64_t function);
+
+/* python_place.c: files and modules. All borrowed until the next refresh. */
+struct python_places;
+void python_places_free(struct python_places *places);
+/* Looks again when modules were imported since: true then. */
+bool python_places_refresh(struct python *p);
+/* A module by its full name; 0. */
+uint64_t python_place_object(const struct python *p, const char *module);
+/* The module that a file is, "" when not known. */
+const char *python_place_module(const struct python *p, const char *file);
+/* Calls fn for each module whose file ends with `suffix`, until it returns false. */
+void python_place_each(const struct python *p, const char *suffix,
+		       bool (*fn)(void *ctx, const char *module), void *ctx);
+/* Is it the application's own, and not a library's? */
+bool python_place_is_application(const struct python *p, const char *file);
+/* Does the path end with this one, from the beginning of a component on? */
+bool python_place_ends(const char *file, const char *suffix);
+
+/* python_known.c: the functions of servers, frameworks and pools that mean something. */
+struct python_known_row {
+	const char *module, *function; /* qualified name */
+	uint32_t kind;                 /* enum code_kind */
+	uint32_t arg;
+	const char *attribute; /* CODE_ANSWER_SELF: the argument is its number */
+};
+/* Resolves the rows and the rules anew; calls fn for each code object that is found. */
+void python_known_each(struct python *p, runtime_code_fn fn, void *ctx);
+/* What a function is that no look through the modules found, by its names; false: nothing. */
+bool python_known_named(struct python *p, const char *module, const char *file,
+			const char *qualname, struct code_class *ret);
+/* Is there any row or rule for this file and this (unqualified) name? */
+bool python_known_possible(const struct python *p, const char *module, const char *file,
+			   const char *name);
+
+#endif
