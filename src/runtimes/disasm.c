@@ -1,184 +1,275 @@
+/*
+ * Decoding with capstone. A function is swept from its first byte to its last: compilers keep jump
+ * tables out of x86-64 code, so every byte belongs to an instruction; where one doesn't, the whole
+ * function is refused, for then no end of it is certain.
+ */
 #include "runtimes/disasm.h"
 
-#include <capstone/capstone.h>
 #include <errno.h>
-#include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { PARTS_MAX = 8 };
+#include <capstone/capstone.h>
 
-/* What a register was last given, as far as a jump through it is to be understood. */
-enum given {
-	GIVEN_POINTER, /* as it came in, or was read from memory */
-	GIVEN_SUM,     /* something was added to it */
-	GIVEN_UNKNOWN,
-};
+enum { ENTRY_STEPS_MAX = 8, INSTRUCTION_MAX_BYTES = 15 };
+
+#ifdef __x86_64__
 
 struct sweep {
-	const struct disasm_part *parts;
-	size_t count;
-	uint64_t entry; /* where the probe is */
-	uint64_t *exits;
-	size_t exit_count, max;
-	bool reached[PARTS_MAX];
-	uint8_t given[X86_REG_ENDING]; /* enum given */
-	const char *why;               /* set: refused */
+	csh engine;
+	cs_insn *insn;
+	uint64_t address;
+	size_t len;
+	bool whole;
+	uint64_t reach; /* farthest address within that a jump so far goes to */
+	size_t return_cap, jump_cap;
+	struct disasm found;
 };
 
-size_t disasm_entry(const uint8_t *code, size_t bytes)
+static int engine_open(csh *ret_engine, cs_insn **ret_insn)
 {
-	static const uint8_t endbr64[] = { 0xf3, 0x0f, 0x1e, 0xfa };
-
-	return bytes > sizeof(endbr64) && memcmp(code, endbr64, sizeof(endbr64)) == 0
-		       ? sizeof(endbr64)
-		       : 0;
-}
-
-static void add_exit(struct sweep *s, uint64_t address)
-{
-	if (s->exit_count == s->max)
-		s->why = "it has too many ends";
-	else
-		s->exits[s->exit_count++] = address;
-}
-
-/* The part that holds the address, or -1. */
-static int part_of(const struct sweep *s, uint64_t address)
-{
-	for (size_t i = 0; i < s->count; i++) {
-		if (address - s->parts[i].address < s->parts[i].bytes)
-			return (int)i;
-	}
-	return -1;
-}
-
-static void on_direct_jump(struct sweep *s, const cs_insn *insn, uint64_t target)
-{
-	int part = part_of(s, target);
-
-	if (target == s->parts[0].address || target == s->entry)
-		s->why = "a loop goes back to its first instruction";
-	else if (part >= 0)
-		s->reached[part] = true;
-	else if (insn->id == X86_INS_JMP)
-		add_exit(s, insn->address);
-	else
-		s->why = "a conditional jump leaves it";
-}
-
-/*
- * A switch jumps to the sum of a table's place and an entry of it, or is marked (notrack) where
- * control flow is protected; a tail call takes a pointer as it is. A pointer out of an array may be
- * either.
- */
-static void on_indirect_jump(struct sweep *s, const cs_insn *insn)
-{
-	const cs_x86 *x86 = &insn->detail->x86;
-	const cs_x86_op *to = &x86->operands[0];
-	uint8_t given = GIVEN_UNKNOWN;
-
-	if (insn->bytes[0] == X86_PREFIX_DS || x86->prefix[1] == X86_PREFIX_DS)
-		return;
-	if (to->type == X86_OP_MEM && to->mem.index == X86_REG_INVALID)
-		given = GIVEN_POINTER;
-	else if (to->type == X86_OP_REG)
-		given = s->given[to->reg];
-	if (given == GIVEN_UNKNOWN)
-		s->why = "where one of its jumps goes is known only when it runs";
-	else if (given == GIVEN_POINTER)
-		add_exit(s, insn->address);
-}
-
-/* Remembers what a register is given, when it is given all of it at once. */
-static void on_other(struct sweep *s, const cs_insn *insn)
-{
-	const cs_x86 *x86 = &insn->detail->x86;
-	const cs_x86_op *to = &x86->operands[0], *from = &x86->operands[1];
-	uint8_t given = GIVEN_UNKNOWN;
-
-	if (x86->op_count < 1 || to->type != X86_OP_REG || !(to->access & CS_AC_WRITE))
-		return;
-	if (insn->id == X86_INS_ADD)
-		given = GIVEN_SUM;
-	else if (insn->id == X86_INS_LEA || insn->id == X86_INS_POP)
-		given = GIVEN_POINTER;
-	else if (insn->id == X86_INS_MOV && from->type == X86_OP_MEM &&
-		 from->mem.index == X86_REG_INVALID)
-		given = GIVEN_POINTER;
-	else if (insn->id == X86_INS_MOV && from->type == X86_OP_REG)
-		given = s->given[from->reg];
-	s->given[to->reg] = given;
-}
-
-static void on_instruction(struct sweep *s, csh handle, const cs_insn *insn)
-{
-	const cs_x86 *x86 = &insn->detail->x86;
-
-	if (cs_insn_group(handle, insn, CS_GRP_RET))
-		add_exit(s, insn->address);
-	else if (!cs_insn_group(handle, insn, CS_GRP_JUMP))
-		on_other(s, insn);
-	else if (x86->op_count >= 1 && x86->operands[0].type == X86_OP_IMM)
-		on_direct_jump(s, insn, (uint64_t)x86->operands[0].imm);
-	else
-		on_indirect_jump(s, insn);
-}
-
-static void sweep_part(struct sweep *s, csh handle, cs_insn *insn, const struct disasm_part *part)
-{
-	const uint8_t *code = part->code;
-	uint64_t address = part->address;
-	size_t left = part->bytes;
-
-	memset(s->given, GIVEN_POINTER, sizeof(s->given));
-	while (left && !s->why) {
-		if (!cs_disasm_iter(handle, &code, &left, &address, insn))
-			s->why = "an instruction in it is not known";
-		else
-			on_instruction(s, handle, insn);
-	}
-}
-
-/* Parts one after the other as they are reached, each once. */
-static void sweep_all(struct sweep *s, csh handle, cs_insn *insn)
-{
-	bool done[PARTS_MAX] = { false }, more = true;
-
-	s->reached[0] = true;
-	while (more && !s->why) {
-		more = false;
-		for (size_t i = 0; i < s->count && !s->why; i++) {
-			if (!s->reached[i] || done[i])
-				continue;
-			sweep_part(s, handle, insn, &s->parts[i]);
-			done[i] = more = true;
-		}
-	}
-}
-
-int disasm_exits(const struct disasm_part *parts, size_t count, uint64_t *ret, size_t max,
-		 const char **ret_why)
-{
-	struct sweep s = { .parts = parts,
-			   .count = count < PARTS_MAX ? count : PARTS_MAX,
-			   .entry = parts[0].address + disasm_entry(parts[0].code, parts[0].bytes),
-			   .exits = ret,
-			   .max = max };
-	cs_insn *insn;
-	csh handle;
-
-	if (cs_open(CS_ARCH_X86, CS_MODE_64, &handle) != CS_ERR_OK)
+	if (cs_open(CS_ARCH_X86, CS_MODE_64, ret_engine) != CS_ERR_OK)
 		return -ENOMEM;
-	insn = cs_option(handle, CS_OPT_DETAIL, CS_OPT_ON) == CS_ERR_OK ? cs_malloc(handle) : NULL;
-	if (!insn) {
-		cs_close(&handle);
+	if (cs_option(*ret_engine, CS_OPT_DETAIL, CS_OPT_ON) != CS_ERR_OK ||
+	    !(*ret_insn = cs_malloc(*ret_engine))) {
+		cs_close(ret_engine);
 		return -ENOMEM;
 	}
-	sweep_all(&s, handle, insn);
+	return 0;
+}
+
+static void engine_close(csh *engine, cs_insn *insn)
+{
 	cs_free(insn, 1);
-	cs_close(&handle);
-	if (!s.why)
-		return (int)s.exit_count;
-	*ret_why = s.why;
-	return -EOPNOTSUPP;
+	cs_close(engine);
+}
+
+static bool grow(void **array, size_t *cap, size_t count, size_t item_bytes)
+{
+	size_t want = *cap ? *cap * 2 : 16;
+	void *grown;
+
+	if (count < *cap)
+		return true;
+	grown = realloc(*array, want * item_bytes);
+	if (!grown)
+		return false;
+	*array = grown;
+	*cap = want;
+	return true;
+}
+
+static int add_return(struct sweep *s, uint32_t offset)
+{
+	struct disasm *d = &s->found;
+	void *array = d->returns;
+
+	if (!grow(&array, &s->return_cap, d->return_count, sizeof(*d->returns)))
+		return -ENOMEM;
+	d->returns = array;
+	d->returns[d->return_count++] = offset;
+	return 0;
+}
+
+static int add_jump(struct sweep *s, struct disasm_jump jump)
+{
+	struct disasm *d = &s->found;
+	void *array = d->jumps;
+
+	if (!grow(&array, &s->jump_cap, d->jump_count, sizeof(*d->jumps)))
+		return -ENOMEM;
+	d->jumps = array;
+	d->jumps[d->jump_count++] = jump;
+	return 0;
+}
+
+static bool within(const struct sweep *s, uint64_t target)
+{
+	return target >= s->address && target < s->address + s->len;
+}
+
+/* A jump or a call; *ret_ends: the next instruction isn't reached from here. */
+static int take_branch(struct sweep *s, bool call, bool *ret_ends)
+{
+	const cs_insn *insn = s->insn;
+	const cs_x86_op *op = &insn->detail->x86.operands[0];
+	struct disasm_jump jump = { (uint32_t)(insn->address - s->address), DISASM_INDIRECT, call,
+				    0 };
+
+	*ret_ends = !call && insn->id == X86_INS_JMP;
+	if (insn->detail->x86.op_count < 1)
+		return -EINVAL;
+	if (op->type == X86_OP_IMM) {
+		jump.target = (uint64_t)op->imm;
+		/* Where no end is known, what lies behind a jump ahead may be another function. */
+		if (!call && within(s, jump.target) &&
+		    (s->whole || !*ret_ends || jump.target <= insn->address)) {
+			if (jump.target > s->reach)
+				s->reach = jump.target;
+			return 0;
+		}
+		jump.kind = call ? DISASM_CALL : DISASM_LEAVE;
+	} else if (op->type == X86_OP_MEM && op->mem.base == X86_REG_RIP &&
+		   op->mem.index == X86_REG_INVALID) {
+		jump.kind = DISASM_SLOT;
+		jump.target = insn->address + insn->size + (uint64_t)op->mem.disp;
+	} else if (call) {
+		return 0;
+	}
+	return add_jump(s, jump);
+}
+
+static int take(struct sweep *s, bool *ret_ends)
+{
+	const cs_insn *insn = s->insn;
+
+	*ret_ends = false;
+	switch (insn->id) {
+	case X86_INS_RET:
+	case X86_INS_RETF:
+	case X86_INS_RETFQ:
+		*ret_ends = true;
+		return add_return(s, (uint32_t)(insn->address - s->address));
+	case X86_INS_UD2:
+	case X86_INS_HLT:
+	case X86_INS_INT3:
+		*ret_ends = true;
+		return 0;
+	default:
+		break;
+	}
+	if (cs_insn_group(s->engine, insn, CS_GRP_CALL))
+		return take_branch(s, true, ret_ends);
+	if (cs_insn_group(s->engine, insn, CS_GRP_JUMP))
+		return take_branch(s, false, ret_ends);
+	return 0;
+}
+
+static int run(struct sweep *s, const uint8_t *code)
+{
+	const uint8_t *at = code;
+	size_t left = s->len;
+	uint64_t address = s->address;
+	bool ends = false;
+	int err;
+
+	s->reach = s->address;
+	while (left && cs_disasm_iter(s->engine, &at, &left, &address, s->insn)) {
+		err = take(s, &ends);
+		if (err)
+			return err;
+		s->found.length = (uint32_t)(address - s->address);
+		if (!s->whole && ends && s->reach < address)
+			return 0;
+	}
+	return s->whole && !left ? 0 : -EINVAL;
+}
+
+int disasm_function(const uint8_t *code, size_t len, uint64_t address, bool whole,
+		    struct disasm *ret)
+{
+	struct sweep s = { .address = address, .len = len, .whole = whole };
+	int err;
+
+	if (!len || len > DISASM_FUNCTION_MAX_BYTES)
+		return -EINVAL;
+	err = engine_open(&s.engine, &s.insn);
+	if (err)
+		return err;
+	err = run(&s, code);
+	engine_close(&s.engine, s.insn);
+	if (err)
+		disasm_free(&s.found);
+	else
+		*ret = s.found;
+	return err;
+}
+
+/* What the kernel emulates: see push_setup_xol_ops and branch_setup_xol_ops there. */
+static bool is_cheap(const cs_insn *insn)
+{
+	const uint8_t *b = insn->bytes;
+
+	if (insn->size == 1)
+		return b[0] == 0x90 || (b[0] >= 0x50 && b[0] <= 0x57);
+	if (insn->size == 2 && b[0] == 0x41)
+		return b[1] >= 0x50 && b[1] <= 0x57;
+	if (insn->size == 2)
+		return b[0] == 0xeb || (b[0] >= 0x70 && b[0] <= 0x7f);
+	if (insn->size == 5)
+		return b[0] == 0xe8 || b[0] == 0xe9;
+	return insn->size == 6 && b[0] == 0x0f && b[1] >= 0x80 && b[1] <= 0x8f;
+}
+
+static bool changes_stack(csh engine, const cs_insn *insn)
+{
+	cs_regs read, written;
+	uint8_t reads, writes;
+
+	if (cs_regs_access(engine, insn, read, &reads, written, &writes) != CS_ERR_OK)
+		return true;
+	for (uint8_t i = 0; i < writes; i++)
+		if (written[i] == X86_REG_RSP || written[i] == X86_REG_ESP ||
+		    written[i] == X86_REG_SP)
+			return true;
+	return false;
+}
+
+static uint32_t entry_of(csh engine, cs_insn *insn, const uint8_t *code, size_t len, bool arguments)
+{
+	uint64_t address = 0;
+	uint32_t after_endbr = 0;
+
+	for (int i = 0; i < ENTRY_STEPS_MAX && len; i++) {
+		if (!cs_disasm_iter(engine, &code, &len, &address, insn))
+			break;
+		if (is_cheap(insn))
+			return (uint32_t)insn->address;
+		if (i == 0 && insn->id == X86_INS_ENDBR64) {
+			after_endbr = (uint32_t)address;
+			continue;
+		}
+		if (arguments || cs_insn_group(engine, insn, CS_GRP_JUMP) ||
+		    cs_insn_group(engine, insn, CS_GRP_CALL) ||
+		    cs_insn_group(engine, insn, CS_GRP_RET) || changes_stack(engine, insn))
+			break;
+	}
+	return after_endbr;
+}
+
+uint32_t disasm_entry(const uint8_t *code, size_t len, bool arguments)
+{
+	uint32_t offset;
+	csh engine;
+	cs_insn *insn;
+
+	if (engine_open(&engine, &insn))
+		return 0;
+	offset = entry_of(engine, insn, code, len, arguments);
+	engine_close(&engine, insn);
+	return offset;
+}
+
+#else
+
+int disasm_function(const uint8_t *code, size_t len, uint64_t address, bool whole,
+		    struct disasm *ret)
+{
+	(void)code, (void)len, (void)address, (void)whole, (void)ret;
+	return -ENOTSUP;
+}
+
+uint32_t disasm_entry(const uint8_t *code, size_t len, bool arguments)
+{
+	(void)code, (void)len, (void)arguments;
+	return 0;
+}
+
+#endif
+
+void disasm_free(struct disasm *d)
+{
+	free(d->returns);
+	free(d->jumps);
+	memset(d, 0, sizeof(*d));
 }
