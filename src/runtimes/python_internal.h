@@ -18,7 +18,8 @@
 struct python_offsets {
 	uint32_t version; /* major << 8 | minor */
 	/* runtime and interpreter state */
-	uint32_t runtime_interpreters, runtime_tss_key, interp_next, interp_threads, interp_modules;
+	uint32_t runtime_initialized, runtime_interpreters, runtime_tss_key;
+	uint32_t interp_next, interp_threads, interp_modules;
 	uint16_t tstate_next, tstate_interp, tstate_native_thread_id;
 	/* objects */
 	uint16_t str_ascii, str_compact; /* where the characters begin */
@@ -53,9 +54,23 @@ struct python {
 	bool keys_known;
 };
 
+/* python.c: gives the sentence that says why (malloc'd) and -EOPNOTSUPP, or -ENOMEM. */
+int python_refuse(char **ret_why, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* python_image.c */
-/* Finds the mapped interpreter. 0, -ENOENT, -ESRCH, -EOPNOTSUPP with *ret_why (a program that
- * embeds Python, PyPy). */
+/* A line of /proc/PID/maps. */
+struct python_mapping {
+	uint64_t start, end, offset, inode;
+	const char *name; /* as the process sees it, " (deleted)" cut off; borrowed */
+};
+/* Calls fn for each mapping of a file until it returns false. 0 or -errno. */
+typedef bool (*python_mapping_fn)(void *ctx, const struct python_mapping *m);
+int python_mappings(uint32_t pid, python_mapping_fn fn, void *ctx);
+/* The file of a mapping as an image, when the mapping is of its beginning. 0 or -errno. */
+int python_image_open(uint32_t pid, const struct python_mapping *m, struct python_image *ret);
+
+/* Finds the mapped interpreter. 0; -ENOENT: none; -EAGAIN: it is being loaded; -ESRCH; -EOPNOTSUPP
+ * with *ret_why: a program that embeds Python, PyPy, a build without GIL. */
 int python_image_find(uint32_t pid, struct python_image *ret, char **ret_why);
 void python_image_free(struct python_image *image);
 /* A symbol of .dynsym or .symtab: its address in the process. 0 when absent. */
@@ -72,6 +87,10 @@ bool python_offsets_get(uint32_t version, struct python_offsets *ret);
 /* Compares `p` (image, hex_version, offsets) with the live process and fills the rest of it:
  * addresses, TLS key and form. 0, -EAGAIN, -ESRCH, or -EOPNOTSUPP with *ret_why. */
 int python_check(struct python *p, char **ret_why);
+
+/* python_debug.c: compares the offsets with those that the process itself tells from 3.13 on. 0,
+ * -ESRCH, -EOPNOTSUPP with *ret_why. */
+int python_debug_check(const struct python *p, char **ret_why);
 
 /* python_hooks.c */
 /* Adds the hooks that can be found now and are not in p->base.hooks yet. 1: there are new ones, 0,
