@@ -174,6 +174,28 @@ class Stack(contextlib.ExitStack):
         service.wait_ready(lambda: port_open(port) and http_ok(port))
         return service
 
+    def truth_backend(self):
+        """What the truth-carrying applications call."""
+        service = self.start("truth_backend", [PYTHON, "-u", "truth_backend.py"], cwd=APPS)
+        service.port = int(service.wait_ready(lambda: re.search(r"^port (\d+)$", service.output(), re.M))[1])
+        return service
+
+    def python_app(self, app, server="uvicorn", python=PYTHON, loop="uvloop", http="httptools", workers=1, env=None,
+                   args=(), root=None, health="/health", port=None):
+        """
+        An application (module, or module:name) under one of SERVERS, by any interpreter; with `root`, in that chroot, where
+        the applications are at /opt/apps.
+        """
+        port = port or free_port()
+        app = app if ":" in app else f"{app}:app"
+        argv = SERVERS[server](python, app, port, loop, http, workers) + [str(a) for a in args]
+        wrap = ["chroot", root, "env", "-C", "/opt/apps"] if root else []
+        full_env = {"PYTHONDONTWRITEBYTECODE": 1, **(env or {})}
+        service = self.start(app.split(":")[0], wrap + argv, env=full_env, cwd=None if root else APPS)
+        service.port = port
+        service.wait_ready(lambda: port_open(port) and http_ok(port, health), 40)
+        return service
+
     def stdlib(self, env=None):
         service = self.start("stdlib_server", [PYTHON, "-u", "stdlib_server.py"], env=env, cwd=APPS)
         line = service.wait_ready(lambda: re.search(r"^(?:port (\d+)|unix .*)$", service.output(), re.M))
@@ -226,6 +248,39 @@ http {{ access_log off; keepalive_requests 10000000; default_type text/plain; se
         service.wait_ready(lambda: http_ok(health, "/status") and http_ok(ports["query"], "/api/services"), 30)
         return service
 
+
+def _uvicorn(python, app, port, loop, http, workers):
+    many = ["--workers", str(workers)] if workers > 1 else []
+    return [python, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port), "--loop", loop, "--http", http,
+            "--log-level", "critical", "--no-access-log", *many]
+
+
+def _hypercorn(python, app, port, loop, http, workers):
+    return [python, "-m", "hypercorn", app, "--bind", f"127.0.0.1:{port}", "--worker-class", loop, "--workers", str(workers),
+            "--log-level", "CRITICAL"]
+
+
+def _granian(python, app, port, loop, http, workers):
+    return [python, "-m", "granian", app, "--interface", "asgi", "--host", "127.0.0.1", "--port", str(port), "--loop", loop,
+            "--workers", str(workers), "--no-ws" if http == "no-ws" else "--ws", "--log-level", "critical"]
+
+
+def _gunicorn(*worker):
+    def argv(python, app, port, loop, http, workers):
+        return [python, "-m", "gunicorn", app, "-b", f"127.0.0.1:{port}", "--workers", str(workers), "--log-level",
+                "critical", *worker]
+
+    return argv
+
+
+def _aiohttp(python, app, port, loop, http, workers):
+    return [python, app.split(":")[0] + ".py", str(port), loop]
+
+
+# How each server is started: (python, "module:name", port, loop, http, workers) to argv.
+SERVERS = {"uvicorn": _uvicorn, "hypercorn": _hypercorn, "granian": _granian, "aiohttp": _aiohttp,
+           "gunicorn": _gunicorn("-k", "uvicorn.workers.UvicornWorker"), "sync": _gunicorn("-k", "sync"),
+           "gthread": _gunicorn("-k", "gthread", "--threads", "8")}
 
 JAEGER_CONFIG = """
 service:

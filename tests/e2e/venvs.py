@@ -51,7 +51,7 @@ def run(*argv):
 
 
 def version_of(python):
-    """(major, minor, micro), and whether the interpreter's build differs in what the tracer reads (no GIL)."""
+    """(major, minor, micro)"""
     return tuple(int(n) for n in run(python, "-Sc", "import sys; print(*sys.version_info[:3])").split())
 
 
@@ -91,15 +91,16 @@ def with_package(interpreter, package, pin):
 
 
 def found():
-    """{minor version: path} of the interpreters of this machine, the system's first."""
+    """{name: path} of the interpreters of this machine that are to be traced; "system" is the first."""
     candidates = [SYSTEM] + sorted(glob.glob(os.path.expanduser("~/.pyenv/versions/*/bin/python"))) + [
         f"{folder}/python3.{n}" for folder in ("/usr/local/bin", "/usr/bin") for n in range(OLDEST[1], NEWEST[1] + 1)]
-    versions = {}
+    versions, seen = {}, set()
     for path in candidates:
         with contextlib.suppress(OSError, RuntimeError, ValueError):
             version = version_of(path)
-            if OLDEST <= version[:2] <= NEWEST and os.path.realpath(path) not in versions.values():
-                versions.setdefault(".".join(map(str, version)) + ("" if path != SYSTEM else "-system"), path)
+            if OLDEST <= version[:2] <= NEWEST and os.path.realpath(path) not in seen:
+                seen.add(os.path.realpath(path))
+                versions["system" if path == SYSTEM else ".".join(map(str, version))] = path
     return versions
 
 
