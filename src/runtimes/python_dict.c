@@ -217,6 +217,16 @@ int python_attr_index(const struct python *p, uint64_t type, const char *name)
 	return view_find(p, &v, name, &value);
 }
 
+int python_attr_count(const struct python *p, uint64_t type)
+{
+	struct view v;
+
+	if (!python_is(p, type, PYTHON_TYPE) ||
+	    !view_keys(p, python_pointer(p, type + p->offsets.type_cached_keys), &v))
+		return -1;
+	return (int)v.count;
+}
+
 /* Where the values of the instance are that its class's keys number; 0: it has a dict. */
 static uint64_t instance_values(const struct python *p, uint64_t object, uint64_t flags)
 {

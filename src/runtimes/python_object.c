@@ -302,12 +302,16 @@ static bool c_string(const struct python *p, uint64_t address, char *ret, size_t
 	return used > 0;
 }
 
-bool python_type_name(const struct python *p, uint64_t object, char *ret, size_t bytes)
+bool python_class_name(const struct python *p, uint64_t type, char *ret, size_t bytes)
 {
-	uint64_t type = python_type(p, object);
 	uint64_t name = type ? python_pointer(p, type + p->offsets.type_name) : 0;
 
 	return name && bytes > 1 && c_string(p, name, ret, bytes);
+}
+
+bool python_type_name(const struct python *p, uint64_t object, char *ret, size_t bytes)
+{
+	return python_class_name(p, python_type(p, object), ret, bytes);
 }
 
 bool python_type_named(const struct python *p, uint64_t object, const char *name)

@@ -33,6 +33,8 @@ void python_read_many(const struct python *p, const uint64_t *addresses, size_t 
 uint64_t python_type(const struct python *p, uint64_t object);
 /* Is it an instance of this kind or of one derived from it? */
 bool python_is(const struct python *p, uint64_t object, enum python_subclass kind);
+/* The name of a class. */
+bool python_class_name(const struct python *p, uint64_t type, char *ret, size_t bytes);
 bool python_type_named(const struct python *p, uint64_t object, const char *name);
 /* A str: its text, malloc'd; NULL. */
 char *python_text(const struct python *p, uint64_t str);
@@ -44,6 +46,8 @@ uint64_t python_sequence_item(const struct python *p, uint64_t sequence, size_t 
 /* An attribute of a class, found in it or in one it is derived from; static and class methods and
  * properties give their function. 0: none. */
 uint64_t python_class_get(const struct python *p, uint64_t type, const char *name);
+/* How many attributes are numbered so far in a class (python_attr_index); -1: it numbers none. */
+int python_attr_count(const struct python *p, uint64_t type);
 /* Where instances of `type` keep slot `name`, in bytes from their beginning; 0: there is none. */
 uint64_t python_slot_offset(const struct python *p, uint64_t type, const char *name);
 /* The namespace (a dict) of a module object; 0. */
@@ -71,20 +75,21 @@ bool python_place_is_application(const struct python *p, const char *file);
 /* Does the path end with this one, from the beginning of a component on? */
 bool python_place_ends(const char *file, const char *suffix);
 
-/* python_known.c: the functions of servers, frameworks and pools that mean something. */
-struct python_known_row {
-	const char *module, *function; /* qualified name */
-	uint32_t kind;                 /* enum code_kind */
-	uint32_t arg;
-	const char *attribute; /* CODE_ANSWER_SELF: the argument is its number */
-};
-/* Resolves the rows and the rules anew; calls fn for each code object that is found. */
-void python_known_each(struct python *p, runtime_code_fn fn, void *ctx);
-/* What a function is that no look through the modules found, by its names; false: nothing. */
-bool python_known_named(struct python *p, const char *module, const char *file,
-			const char *qualname, struct code_class *ret);
-/* Is there any row or rule for this file and this (unqualified) name? */
-bool python_known_possible(const struct python *p, const char *module, const char *file,
-			   const char *name);
+/* python_known.c: the functions of servers, frameworks and pools that mean something, and those of
+ * the rules. */
+void python_known_free(struct python_known *known);
+/* Looks for those that were not found yet. True when there are more than before. */
+bool python_known_learn(struct python *p);
+void python_known_each(const struct python *p, runtime_code_fn fn, void *ctx);
+/* Is the code object one of them? */
+bool python_known_get(const struct python *p, uint64_t code, struct code_class *ret);
+/* The same by its names, where it can't be reached from its module (a redefined or inner function).
+ */
+bool python_known_named(const struct python *p, const char *file, const char *qualname,
+			struct code_class *ret);
+/* Could one of this file have this unqualified name? */
+bool python_known_possible(const struct python *p, const char *file, const char *name);
+/* The object behind a qualified name in a module: a class, or a function's code. 0: none. */
+uint64_t python_resolve(const struct python *p, const char *module, const char *qualname);
 
 #endif

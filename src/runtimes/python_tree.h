@@ -1,0 +1,39 @@
+/*
+ * The routes that an application has, as python_tree.c reads them below the outermost router of
+ * Starlette or FastAPI, mounted applications included. One list per router, owned by the process's
+ * python_route.c.
+ */
+#ifndef RUNTIMES_PYTHON_TREE_H
+#define RUNTIMES_PYTHON_TREE_H
+
+#include "runtimes/python_object.h"
+
+enum { APP_ROOTS_MAX = 8 };
+
+struct python_route_node {
+	uint64_t object;   /* what scope["route"] is */
+	uint64_t context;  /* FastAPI's effective_route_context; 0: has none */
+	uint64_t endpoint; /* what scope["endpoint"] is */
+	uint64_t code;     /* of the endpoint's function; 0: isn't one */
+	uint64_t identity; /* of what is at `object` */
+	char *root;        /* templates of the mounts above; NULL: they can't be told */
+	char *path;        /* template of the rest */
+};
+
+struct python_tree {
+	struct python_route_node *nodes;
+	size_t count;
+	uint64_t lookups; /* since it was read */
+	uint32_t reads;   /* how often it was */
+	/* hashes of the roots that the application was seen under, outside of its own routes */
+	uint64_t roots[APP_ROOTS_MAX];
+	size_t root_count;
+};
+
+/* Reads the routes below `router` anew. False when out of memory or nothing was there. */
+bool python_tree_read(const struct python *p, uint64_t router, struct python_tree *tree);
+void python_tree_clear(struct python_tree *tree);
+/* A mix of what makes an object the one that it is: its class and where its attributes are. */
+uint64_t python_tree_identity(const struct python *p, uint64_t object);
+
+#endif
