@@ -88,6 +88,8 @@ struct agent_runtime *agent_runtime_new(const struct options *options, struct pr
 	r->now_ns = clock_ns();
 	if (make_rules(r, &r->native_rules))
 		goto fail;
+	if (r->python_spans && !options->python)
+		log_warning("custom spans of Python code are left out: --python is false");
 	if (r->native_rules) {
 		r->native = native_new(r->native_rules, options->span_count);
 		if (!r->native)
