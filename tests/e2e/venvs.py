@@ -77,7 +77,7 @@ def venv(python=SYSTEM, requirements=REQUIREMENTS):
 
 
 def with_package(interpreter, package, pin):
-    """The same with another release of one package, which lies before all others."""
+    """The same with another release of one package, which comes before the one of the venv."""
     minor = "".join(interpreter.version.split(".")[:2])
     folder = os.path.join(VENVS, f"{package}-{pin}-{minor}")
     target = os.path.join(folder, "site-packages")
@@ -87,7 +87,8 @@ def with_package(interpreter, package, pin):
             run(interpreter.python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "--target",
                 target, f"{package}=={pin}")
             open(os.path.join(folder, "ready"), "w").close()
-    return Interpreter(interpreter.python, interpreter.version, {**interpreter.env, "PYTHONPATH": target})
+    path = ":".join(p for p in (target, interpreter.env.get("PYTHONPATH")) if p)
+    return Interpreter(interpreter.python, interpreter.version, {**interpreter.env, "PYTHONPATH": path})
 
 
 def found():
