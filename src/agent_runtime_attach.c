@@ -57,11 +57,12 @@ static void say_followed(struct agent_runtime *r, const struct followed *f)
 
 	if (r->starting || r->said++ >= SAID_MAX)
 		level = LOG_LEVEL_DEBUG;
-	log_printf(level, "process %u (%s): %c%s %s: contexts%s%s", f->pid,
+	log_printf(level, "process %u (%s): %c%s %s: contexts%s%s%s%s", f->pid,
 		   process_name(r, f->pid, name), toupper((unsigned char)p->runtime->name[0]),
 		   p->runtime->name + 1, p->version,
 		   r->options->route && layout->key_route ? ", routes" : "",
-		   r->python_spans ? ", custom spans" : "");
+		   r->python_spans ? ", custom spans" : "", p->note ? "; " : "",
+		   p->note ? p->note : "");
 }
 
 /*
@@ -185,7 +186,13 @@ static int on_place(void *ctx, const struct native_place *place)
 	};
 	int err = attach(to->r, to->f, &hook);
 
-	if (err && err != -ESRCH && !kernel_refuses(to->r, place->path, err))
+	if (err == -EOPNOTSUPP) {
+		/* Python's probes may work there. */
+		if (!to->r->native_refused)
+			log_warning("native custom spans are left out: this kernel has no "
+				    "bpf_get_attach_cookie (Linux 5.15)");
+		to->r->native_refused = true;
+	} else if (err && err != -ESRCH && !kernel_refuses(to->r, place->path, err))
 		log_warning("process %u: custom span %s:%s: no probe at %s+0x%llx: %s", to->f->pid,
 			    to->r->options->spans[place->rule].where,
 			    to->r->options->spans[place->rule].function, place->path,
@@ -205,7 +212,7 @@ static void look_for_native(struct agent_runtime *r, struct followed *f)
 	struct place_target to = { r, f };
 	const struct native_sink sink = { .place = on_place, .problem = on_problem, .ctx = &to };
 
-	if (!r->native || r->refused)
+	if (!r->native || r->refused || r->native_refused)
 		return;
 	if (!f->native)
 		f->native = native_process_new(r->native, f->pid);

@@ -48,6 +48,7 @@ struct agent_runtime {
 	bool starting;        /* what is found is summed up */
 	bool probed;          /* a probe could be attached once: the kernel takes them */
 	bool refused;         /* the kernel refuses probes, said */
+	bool native_refused;  /* those of native functions alone, said */
 	struct hash followed; /* pid → struct followed */
 	uint64_t now_ns;
 	uint64_t next_due_ns;    /* no process is due before */
