@@ -51,7 +51,9 @@ struct python {
 	struct hash routes;           /* address → cached template; python_route.c */
 	struct python_places *places; /* files and modules; python_place.c */
 	struct python_known *known;   /* functions that matter; python_known.c */
+	struct python_image uvloop;   /* when it is loaded */
 	bool keys_known;
+	bool copy_context_known; /* whether contextvars.copy_context needs a hook of its own */
 };
 
 /* python.c: gives the sentence that says why (malloc'd) and -EOPNOTSUPP, or -ENOMEM. */

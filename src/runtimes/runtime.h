@@ -44,9 +44,9 @@ struct runtime_hook {
 	char *path;      /* as we can open it: /proc/PID/root/… */
 	uint64_t offset; /* into the file */
 	bool at_return;
-	bool required; /* without it the runtime's links can't be trusted */
-	bool attached; /* the agent's own mark */
-	const char *name;
+	bool required;    /* without it the runtime's links can't be trusted */
+	bool attached;    /* the agent's own mark */
+	const char *name; /* static */
 };
 
 /* Where code is; borrowed from the process until it is freed or asked again. */
@@ -62,6 +62,7 @@ struct runtime_process {
 	char version[32]; /* "3.12.1" */
 	struct runtime_hook *hooks;
 	size_t hook_count;
+	const char *note; /* for the log: what can't be seen of it; NULL: nothing. Static. */
 };
 
 typedef void (*runtime_code_fn)(void *ctx, uint64_t code, const struct code_class *class_);

@@ -1,0 +1,354 @@
+/*
+ * Finds where probes go in an interpreter and what it loaded. What hands contexts on is required:
+ * PyContext_CopyCurrent (tasks, handles, timers, copy_context(), executors of asyncio) and the
+ * other ways to make a Context. It refuses a process in which one of them can't be found, for an
+ * address that is used again would then be taken for the old context.
+ *
+ * All of those report at their return, where the new context is known, by a return probe: none of
+ * them runs Python code itself or switches stacks before it returns. (Up to 3.11 an allocation may
+ * start a collection, which may call a finalizer; that comes back on the same stack.)
+ */
+#include "runtimes/python_internal.h"
+
+#include "runtimes/disasm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+enum {
+	CODE_BYTES = 2048, /* of a function whose size isn't known */
+	HOOKS_MAX = 64,
+	C_FUNCTION_DEF = 16, /* PyCFunctionObject.m_ml (methodobject.h) */
+	DEF_FUNCTION = 8,    /* PyMethodDef.ml_meth */
+};
+
+/* A function of the process and its machine code, as the file has it: without probes in it. */
+struct function {
+	const char *name;
+	uint64_t address, size; /* size 0: not known */
+	char *path;
+	uint64_t offset;
+	uint8_t code[CODE_BYTES];
+	size_t length;
+};
+
+static void function_free(struct function *f)
+{
+	free(f->path);
+}
+
+static int function_read(const struct python *p, const char *name, uint64_t address, uint64_t size,
+			 struct function *ret)
+{
+	struct function *f = ret;
+	ssize_t got;
+	int fd, err;
+
+	memset(f, 0, sizeof(*f));
+	f->name = name;
+	f->address = address;
+	f->size = size <= sizeof(f->code) ? size : 0;
+	err = python_locate(p->base.pid, address, &f->path, &f->offset);
+	if (err)
+		return err;
+	fd = open(f->path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	got = pread(fd, f->code, f->size ? f->size : sizeof(f->code), (off_t)f->offset);
+	err = got > 0 && (!f->size || (uint64_t)got == f->size) ? 0 : -EIO;
+	close(fd);
+	f->length = got > 0 ? (size_t)got : 0;
+	return err;
+}
+
+/* Does the function call `target`, directly or by way of the procedure linkage, or end in it? */
+static bool leads_to(const struct python *p, const struct function *f, uint64_t target)
+{
+	struct disasm d;
+	bool found = false;
+
+	if (disasm_function(f->code, f->length, f->address, f->size != 0, &d))
+		return false;
+	for (size_t i = 0; !found && i < d.jump_count; i++) {
+		const struct disasm_jump *j = &d.jumps[i];
+		struct function stub;
+
+		if (j->kind == DISASM_SLOT)
+			found = python_pointer(p, j->target) == target;
+		else if (j->kind != DISASM_INDIRECT)
+			found = j->target == target;
+		if (found || j->kind == DISASM_SLOT || j->kind == DISASM_INDIRECT)
+			continue;
+		/* An entry of the procedure linkage is one jump by a slot. */
+		if (!function_read(p, "", j->target, 0, &stub)) {
+			struct disasm inner;
+
+			if (!disasm_function(stub.code, 32, stub.address, false, &inner)) {
+				found = inner.jump_count == 1 &&
+					inner.jumps[0].kind == DISASM_SLOT &&
+					python_pointer(p, inner.jumps[0].target) == target;
+				disasm_free(&inner);
+			}
+		}
+		function_free(&stub);
+	}
+	disasm_free(&d);
+	return found;
+}
+
+static int add(struct python *p, const struct runtime_hook *hook)
+{
+	struct runtime_process *b = &p->base;
+	struct runtime_hook *grown;
+
+	for (size_t i = 0; i < b->hook_count; i++)
+		if (b->hooks[i].kind == hook->kind && b->hooks[i].offset == hook->offset &&
+		    strcmp(b->hooks[i].path, hook->path) == 0)
+			return 0;
+	if (b->hook_count == HOOKS_MAX)
+		return -E2BIG;
+	grown = realloc(b->hooks, (b->hook_count + 1) * sizeof(*grown));
+	if (!grown)
+		return -ENOMEM;
+	b->hooks = grown;
+	grown[b->hook_count] = *hook;
+	grown[b->hook_count].path = strdup(hook->path);
+	if (!grown[b->hook_count].path)
+		return -ENOMEM;
+	b->hook_count++;
+	return 0;
+}
+
+/*
+ * From 6.11 on a return probe comes back through a system call of its own, which a seccomp filter
+ * could refuse, and the process then died of it; 6.14 lets it pass every filter, and stable
+ * releases took that over. Those that may not have it are meant here.
+ */
+static bool return_probes_can_kill(void)
+{
+	unsigned int major, minor, patch = 0;
+	struct utsname u;
+
+	if (uname(&u) || sscanf(u.release, "%u.%u.%u", &major, &minor, &patch) < 2)
+		return true;
+	if (major != 6 || minor < 11 || minor > 13)
+		return false;
+	return minor == 11 || (minor == 12 && patch < 20) || (minor == 13 && patch < 8);
+}
+
+/* A probe on each RET instead; only of a function that ends nowhere else. */
+static int add_returns(struct python *p, const struct function *f, char **ret_why)
+{
+	struct runtime_hook hook = { .kind = RUNTIME_HOOK_CONTEXT_COPY,
+				     .path = f->path,
+				     .required = true,
+				     .name = f->name };
+	struct disasm d;
+	int err = 0;
+
+	if (!f->size || disasm_function(f->code, f->length, f->address, true, &d))
+		return python_refuse(ret_why,
+				     "this kernel's return probes are dangerous, and where %s "
+				     "returns isn't known",
+				     f->name);
+	for (size_t i = 0; !err && i < d.jump_count; i++)
+		if (!d.jumps[i].call)
+			err = python_refuse(ret_why,
+					    "this kernel's return probes are dangerous, and %s "
+					    "ends in another function",
+					    f->name);
+	for (size_t i = 0; !err && i < d.return_count; i++) {
+		hook.offset = f->offset + d.returns[i];
+		err = add(p, &hook);
+	}
+	disasm_free(&d);
+	return err;
+}
+
+static int add_copy(struct python *p, const struct function *f, char **ret_why)
+{
+	struct runtime_hook hook = { .kind = RUNTIME_HOOK_CONTEXT_COPY,
+				     .path = f->path,
+				     .at_return = true,
+				     .required = true,
+				     .name = f->name };
+
+	if (return_probes_can_kill())
+		return add_returns(p, f, ret_why);
+	hook.offset = f->offset + disasm_entry(f->code, f->length, false);
+	return add(p, &hook);
+}
+
+/* The C function behind a builtin function object. */
+static uint64_t builtin_function(const struct python *p, uint64_t object)
+{
+	uint64_t def = object ? python_pointer(p, object + C_FUNCTION_DEF) : 0;
+
+	return def ? python_pointer(p, def + DEF_FUNCTION) : 0;
+}
+
+/*
+ * One way to make a Context. It is left out when all it does is to call `covered_by`, which has a
+ * probe; were both probed, each copy would be told twice.
+ */
+static int find_copy(struct python *p, const char *name, uint64_t address, uint64_t size,
+		     uint64_t covered_by, char **ret_why)
+{
+	struct function f;
+	int err;
+
+	err = function_read(p, name, address, size, &f);
+	if (err)
+		err = python_refuse(ret_why, "%s can't be found in its file", name);
+	else if (!covered_by || !leads_to(p, &f, covered_by))
+		err = add_copy(p, &f, ret_why);
+	function_free(&f);
+	return err;
+}
+
+static int find_copies(struct python *p, char **ret_why)
+{
+	static const char *const names[] = { "PyContext_CopyCurrent", "PyContext_Copy",
+					     "PyContext_New" };
+	uint64_t sizes[3] = { 0 }, symbols[3];
+	uint64_t tp_new = python_pointer(p, p->context_type + p->offsets.type_new);
+	uint64_t copy = python_c_method(p, p->context_type, "copy");
+	int err = 0;
+
+	for (int i = 0; !err && i < 3; i++) {
+		symbols[i] = python_symbol(&p->image, names[i], &sizes[i]);
+		err = symbols[i] ? find_copy(p, names[i], symbols[i], sizes[i], 0, ret_why)
+				 : python_refuse(ret_why, "it has no symbol %s", names[i]);
+	}
+	if (!err && (!tp_new || !copy))
+		err = python_refuse(ret_why, "the type Context has no %s",
+				    tp_new ? "method copy" : "constructor");
+	if (!err)
+		err = find_copy(p, "Context()", tp_new, 0, symbols[2], ret_why);
+	if (!err)
+		err = find_copy(p, "Context.copy", copy, 0, symbols[1], ret_why);
+	return err;
+}
+
+/* Of the interpreter's own file? */
+static bool is_inside(const struct python *p, uint64_t address)
+{
+	uint64_t offset;
+	char *path;
+	bool inside;
+
+	if (python_locate(p->base.pid, address, &path, &offset))
+		return false;
+	inside = strcmp(path, p->image.path) == 0;
+	free(path);
+	return inside;
+}
+
+/*
+ * contextvars.copy_context() calls PyContext_CopyCurrent, which a compiler may have copied into it
+ * when both are in one file.
+ */
+static int find_copy_context(struct python *p, char **ret_why)
+{
+	uint64_t module = python_module(p, "_contextvars"), function;
+
+	if (!module)
+		return 0;
+	function = builtin_function(p, python_module_get(p, module, "copy_context"));
+	if (!function)
+		return python_refuse(ret_why, "copy_context can't be read");
+	p->copy_context_known = true;
+	if (!is_inside(p, function))
+		return 0;
+	return find_copy(p, "copy_context", function, 0,
+			 python_symbol(&p->image, "PyContext_CopyCurrent", NULL), ret_why);
+}
+
+static bool has_hook(const struct python *p, enum runtime_hook_kind kind)
+{
+	for (size_t i = 0; i < p->base.hook_count; i++)
+		if (p->base.hooks[i].kind == kind)
+			return true;
+	return false;
+}
+
+/* An entry probe that needs the arguments. */
+static int add_entry(struct python *p, enum runtime_hook_kind kind, const char *name,
+		     uint64_t address)
+{
+	struct runtime_hook hook = { .kind = kind, .name = name };
+	struct function f;
+	int err = function_read(p, name, address, 0, &f);
+
+	if (!err) {
+		hook.path = f.path;
+		hook.offset = f.offset + disasm_entry(f.code, f.length, true);
+		err = add(p, &hook);
+	}
+	function_free(&f);
+	return err;
+}
+
+/* ThreadPoolExecutor hands its items over by one; put(item) gets its arguments as an array. */
+static int find_submit(struct python *p)
+{
+	uint64_t module = python_module(p, "_queue");
+	uint64_t type = module ? python_module_get(p, module, "SimpleQueue") : 0;
+	uint64_t put = type ? python_c_method(p, type, "put") : 0;
+
+	return put ? add_entry(p, RUNTIME_HOOK_SUBMIT, "SimpleQueue.put", put) : 0;
+}
+
+static bool find_uvloop(void *ctx, const struct python_mapping *m)
+{
+	struct python *p = ctx;
+	const char *at = strstr(m->name, "/uvloop/loop.");
+
+	if (m->offset || !at || !strstr(at, ".so"))
+		return true;
+	return python_image_open(p->base.pid, m, &p->uvloop) != 0;
+}
+
+/*
+ * uvloop up to 0.22 gathers what transports write and sends it when no context is current any more;
+ * this function is where it is written. 0.23 sends at once and has it still.
+ */
+static int find_late_write(struct python *p)
+{
+	uint64_t address;
+
+	if (p->uvloop.path)
+		return 0;
+	(void)python_mappings(p->base.pid, find_uvloop, p);
+	if (!p->uvloop.path)
+		return 0;
+	address = python_symbol(&p->uvloop, "__pyx_f_6uvloop_4loop_8UVStream__buffer_write", NULL);
+	if (address)
+		return add_entry(p, RUNTIME_HOOK_LATE_WRITE, "uvloop's buffer_write", address);
+	p->base.note = "uvloop has no symbols: if it is older than 0.23, calls and answers that "
+		       "go through it can't be linked";
+	return 0;
+}
+
+int python_hooks_find(struct python *p, char **ret_why)
+{
+	size_t before = p->base.hook_count;
+	int err = 0;
+
+	if (!has_hook(p, RUNTIME_HOOK_CONTEXT_COPY))
+		err = find_copies(p, ret_why);
+	if (!err && !p->copy_context_known)
+		err = find_copy_context(p, ret_why);
+	if (!err && !has_hook(p, RUNTIME_HOOK_SUBMIT))
+		err = find_submit(p);
+	if (!err && !has_hook(p, RUNTIME_HOOK_LATE_WRITE))
+		err = find_late_write(p);
+	if (err)
+		return err;
+	return p->base.hook_count > before;
+}
