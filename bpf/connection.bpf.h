@@ -7,8 +7,7 @@
 #ifndef SPANLOOM_CONNECTION_BPF_H
 #define SPANLOOM_CONNECTION_BPF_H
 
-#include "core_compat.bpf.h"
-#include "maps.bpf.h"
+#include "python.bpf.h"
 
 enum { PIECES_MAX = 8, MISSED_REPORT_MAX = 1 << 30 };
 enum { ERRNO_EINTR = 4, ERRNO_EAGAIN = 11, ERRNO_EINPROGRESS = 115, ERRNO_RESTART_FIRST = 512 };
@@ -31,10 +30,13 @@ struct transfer {
 	u8 flags;
 	u8 buffers; /* enum buffers */
 	u32 syscall;
-	u32 turn; /* as in io_record */
+	u32 turn;   /* as in io_record */
+	u32 traced; /* TRACED_* */
+	u64 context;
 };
 
 #include "many.bpf.h"
+#include "runtime.bpf.h"
 
 static __always_inline void conn_addresses(struct conn_record *r, const struct sock *sk, u16 family)
 {
@@ -143,7 +145,10 @@ static __noinline int conn_announce(struct conn_state *c, const struct transfer 
 	else if (BPF_CORE_READ(sk, sk_max_ack_backlog))
 		/* Only listen() sets it, and an accepted socket is a copy of its listener. */
 		r->flags |= CONN_RECORD_PASSIVE;
+	if (r->flags & CONN_RECORD_PASSIVE)
+		c->flags |= CONN_PASSIVE;
 	r->turn = t->turn;
+	r->connect_context = c->connect_context;
 	if (c->connect_tid == t->tid)
 		r->connect_turn = c->connect_turn;
 	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
@@ -188,6 +193,7 @@ static __always_inline void io_fill(struct io_record *r, const struct conn_state
 	r->syscall = t->syscall;
 	r->turn = t->turn;
 	r->pad = 0;
+	r->context = t->context;
 }
 
 static __always_inline void conn_missed(struct conn_state *c, const struct transfer *t, s32 result)
@@ -318,6 +324,7 @@ static __noinline void emit_missed(struct conn_state *c, const struct transfer *
 	struct transfer gap = *t;
 	int i;
 
+	gap.context = 0;
 	for (i = 0; i < 2; i++) {
 		u32 bytes = c->missed[i];
 
@@ -337,6 +344,7 @@ static __noinline void emit_missed(struct conn_state *c, const struct transfer *
 static __always_inline struct conn_state *transfer_conn(struct transfer *t)
 {
 	struct conn_state *c = bpf_map_lookup_elem(&conns, &t->sk);
+	bool turned;
 
 	/* Nothing tells of the end of a unix socket, so its address may be another's by now. */
 	if (!c || ((t->family == AF_UNIX || c->family == AF_UNIX) && c->inode != t->inode)) {
@@ -359,10 +367,13 @@ static __always_inline struct conn_state *transfer_conn(struct transfer *t)
 			return 0;
 		}
 	}
-	if (c->dir != t->dir) {
+	turned = c->dir != t->dir;
+	if (turned) {
 		c->dir = t->dir;
 		c->run_bytes = 0;
 	}
+	if (t->traced & TRACED_PYTHON)
+		transfer_runtime(c, t, turned);
 	if (t->buffers == BUFFERS_MANY && c->many_next && c->many_moved &&
 	    c->many_vector == t->base)
 		return c; /* what is left of the call's */

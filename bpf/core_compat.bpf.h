@@ -33,4 +33,39 @@ static __always_inline const struct pt_regs *syscall_regs(void)
 					X86_PT_REGS_SIZE);
 }
 
+/* Where the current thread's own memory begins: what the C library's per-thread data is found by.
+ */
+static __always_inline u64 thread_pointer(void)
+{
+	const struct task_struct *task = (const void *)bpf_get_current_task();
+
+#if defined(__TARGET_ARCH_arm64)
+	return BPF_CORE_READ(task, thread.uw.tp_value);
+#else
+	return BPF_CORE_READ(task, thread.fsbase);
+#endif
+}
+
+/* What a probe in user space finds in the registers, by the x86-64 calling convention (System V).
+ */
+static __always_inline u64 probe_first_argument(const struct pt_regs *regs)
+{
+	return regs->di;
+}
+
+static __always_inline u64 probe_second_argument(const struct pt_regs *regs)
+{
+	return regs->si;
+}
+
+static __always_inline u64 probe_result(const struct pt_regs *regs)
+{
+	return regs->ax;
+}
+
+static __always_inline u64 probe_stack(const struct pt_regs *regs)
+{
+	return regs->sp;
+}
+
 #endif

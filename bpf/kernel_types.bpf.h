@@ -158,6 +158,15 @@ struct signal_struct {
 	atomic_t live;
 } KERNEL_TYPE;
 
+struct user_tls {
+	unsigned long tp_value;
+} KERNEL_TYPE;
+
+struct thread_struct {
+	unsigned long fsbase; /* x86-64 */
+	struct user_tls uw;   /* arm64 */
+} KERNEL_TYPE;
+
 struct task_struct {
 	int pid;
 	int tgid;
@@ -165,6 +174,7 @@ struct task_struct {
 	struct files_struct *files;
 	struct signal_struct *signal;
 	unsigned long nvcsw;
+	struct thread_struct thread;
 } KERNEL_TYPE;
 
 struct flowi_common {
@@ -209,7 +219,7 @@ struct cgroup;
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
-	unsigned long di, si, dx, r10, r8, r9, ax, orig_ax;
+	unsigned long di, si, dx, r10, r8, r9, ax, orig_ax, sp;
 } KERNEL_TYPE;
 #else
 #error "one architecture so far: x86-64"

@@ -25,7 +25,17 @@ extern u64 last_conn_id;
 extern u8 traced_hint[TRACED_HINTS];
 extern u8 many_used; /* somebody has used sendmmsg or recvmmsg on a stream */
 
-enum { CONN_ANNOUNCED = 1, CONN_CONNECTING = 2, CONN_ACTIVE = 4 };
+/* Values of the traced map. */
+enum { TRACED = 1, TRACED_PYTHON = 2 /* its contexts and frames are read */ };
+
+enum {
+	CONN_ANNOUNCED = 1,
+	CONN_CONNECTING = 2,
+	CONN_ACTIVE = 4,
+	CONN_PASSIVE = 8,
+	CONN_LATE = 16,     /* bytes were written that are sent later, in late_context */
+	CONN_LATE_OLD = 32, /* and something was received since */
+};
 
 struct conn_state {
 	u64 id;
@@ -43,13 +53,15 @@ struct conn_state {
 	u32 connect_turn;
 	u64 connect_ns; /* when the attempt began, and who made it: */
 	u32 connect_pid, connect_tid;
+	u64 connect_context; /* the runtime's, then */
+	u64 late_context;
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, TRACED_MAX_DEFAULT);
-	__type(key, u32); /* thread group id */
-	__type(value, u32);
+	__type(key, u32);   /* thread group id */
+	__type(value, u32); /* TRACED and others */
 } traced SEC(".maps") __weak;
 
 struct {
@@ -105,10 +117,21 @@ static __always_inline u32 current_turn(void)
 	return turn_of(BPF_CORE_READ(task, nvcsw));
 }
 
-/* The hint spares processes that are not traced the look-up, on every transfer of the machine. */
+/* 0: it is not traced. The hint spares processes that are not traced the look-up, on every transfer
+ * of the machine. */
+static __always_inline u32 traced_flags(u32 pid)
+{
+	const u32 *flags;
+
+	if (!traced_hint[pid % TRACED_HINTS])
+		return 0;
+	flags = bpf_map_lookup_elem(&traced, &pid);
+	return flags ? *flags : 0;
+}
+
 static __always_inline bool is_traced(u32 pid)
 {
-	return traced_hint[pid % TRACED_HINTS] && bpf_map_lookup_elem(&traced, &pid) != 0;
+	return traced_flags(pid) != 0;
 }
 
 static __always_inline void ring_lost(void)

@@ -3,6 +3,7 @@
  * fail, connections that are gone. It decides only what can't wait for the agent: a child of a
  * traced process is traced from birth.
  */
+#include "context.bpf.h"
 #include "route.bpf.h"
 
 const volatile struct probe_constants constants = {};
@@ -15,25 +16,41 @@ u8 many_used = 0;
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child)
 {
-	u32 pid = child->tgid, tid = child->pid, parent_pid = parent->tgid, one = 1;
+	u32 pid = child->tgid, tid = child->pid, parent_pid = parent->tgid, fresh = TRACED;
+	u32 flags = traced_flags(parent_pid);
 
-	if (!is_traced(parent_pid))
+	if (!flags)
 		return 0;
 	if (pid == parent_pid) {
 		emit_task(RECORD_THREAD_START, pid, tid, parent->pid, 0, false);
+		if (flags & TRACED_PYTHON)
+			context_handed_on(CONTEXT_BORN, tid);
 		return 0;
 	}
 	traced_hint[pid % TRACED_HINTS] = 1;
-	if (bpf_map_update_elem(&traced, &pid, &one, BPF_ANY))
+	/* Its interpreter is looked at anew: its probes aren't there. */
+	if (bpf_map_update_elem(&traced, &pid, &fresh, BPF_ANY))
 		count_drop(DROP_PROCESS_TABLE_FULL);
 	else
 		emit_task(RECORD_PROCESS_FORK, pid, tid, parent_pid, 0, true);
 	return 0;
 }
 
+/* Another program has no such interpreter. */
+static __always_inline void python_ends(u32 pid)
+{
+	u32 *flags = bpf_map_lookup_elem(&traced, &pid);
+
+	if (!flags || !(*flags & TRACED_PYTHON))
+		return;
+	*flags &= ~(u32)TRACED_PYTHON;
+	bpf_map_delete_elem(&pythons, &pid);
+}
+
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(process_exec, struct task_struct *task)
 {
+	python_ends(task->tgid);
 	emit_task(RECORD_PROCESS_EXEC, task->tgid, task->pid, 0, 0, true);
 	return 0;
 }
@@ -49,6 +66,7 @@ int BPF_PROG(process_exit, struct task_struct *task)
 		emit_task(RECORD_THREAD_EXIT, pid, task->pid, 0, 0, false);
 		return 0;
 	}
+	python_ends(pid);
 	bpf_map_delete_elem(&traced, &pid);
 	emit_task(RECORD_PROCESS_EXIT, pid, task->pid, 0, 0, true);
 	return 0;
@@ -74,6 +92,7 @@ static __always_inline void emit_connect_failed(const struct conn_state *c, cons
 	r->error = error;
 	r->end_ns = r->ts_ns;
 	r->ts_ns = c->connect_ns;
+	r->connect_context = c->connect_context;
 	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 }
 
@@ -81,9 +100,10 @@ static __always_inline void emit_connect_failed(const struct conn_state *c, cons
 static __always_inline void connect_begins(struct sock *sk)
 {
 	u64 pid_tid = bpf_get_current_pid_tgid(), key = (u64)sk;
+	u32 flags = traced_flags(pid_tid >> 32);
 	struct conn_state *c;
 
-	if (!is_traced(pid_tid >> 32))
+	if (!flags)
 		return;
 	c = conn_create(key, sk->__sk_common.skc_family, 0);
 	if (!c)
@@ -93,6 +113,8 @@ static __always_inline void connect_begins(struct sock *sk)
 	c->connect_pid = pid_tid >> 32;
 	c->connect_tid = (u32)pid_tid;
 	c->connect_turn = current_turn();
+	if (flags & TRACED_PYTHON)
+		c->connect_context = python_context(c->connect_pid);
 }
 
 SEC("tp_btf/inet_sock_set_state")

@@ -14,6 +14,8 @@ static __always_inline void looked_up(const struct route_key *key, s32 error)
 	}
 	f.ts_ns = bpf_ktime_get_ns();
 	f.error = error;
+	if (traced_flags(key->pid) & TRACED_PYTHON)
+		f.context = python_context(key->pid);
 	bpf_map_update_elem(&unroutable, key, &f, BPF_ANY);
 }
 

@@ -13,9 +13,9 @@ static __always_inline bool sock_does_not_block(const struct sock *sk, u32 msg_f
 }
 
 static __always_inline int traced_transfer(struct sock *sk, int result, int flags, u8 dir,
-					   u64 pid_tid)
+					   u64 pid_tid, u32 process)
 {
-	struct transfer t = { .pid = pid_tid >> 32, .tid = (u32)pid_tid };
+	struct transfer t = { .pid = pid_tid >> 32, .tid = (u32)pid_tid, .traced = process };
 	const struct pt_regs *regs;
 	struct task_struct *task;
 	struct tcp_sock *tp;
@@ -74,11 +74,13 @@ static __always_inline int traced_transfer(struct sock *sk, int result, int flag
 static __always_inline int sock_transfer(struct sock *sk, int result, int flags, u8 dir)
 {
 	u64 pid_tid;
+	u32 process;
 
 	if (result == -ERRNO_EAGAIN && !many_used)
 		return 0;
 	pid_tid = bpf_get_current_pid_tgid();
-	return is_traced(pid_tid >> 32) ? traced_transfer(sk, result, flags, dir, pid_tid) : 0;
+	process = traced_flags(pid_tid >> 32);
+	return process ? traced_transfer(sk, result, flags, dir, pid_tid, process) : 0;
 }
 
 SEC("tp_btf/sock_send_length")

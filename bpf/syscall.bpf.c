@@ -3,9 +3,10 @@
  * the system calls that can move bytes through a socket. Their arguments survive in the saved
  * registers on x86-64. Also the connection attempts that fail before they reach the network.
  */
+#include "descriptor.bpf.h"
 #include "syscalls.bpf.h"
 
-enum { S_IFMT = 0170000, S_IFSOCK = 0140000, MESSAGES_MAX = 16 };
+enum { MESSAGES_MAX = 16 };
 
 /* The layout of every syscalls/sys_exit_* tracepoint (its format file in tracefs). */
 struct exit_context {
@@ -13,36 +14,6 @@ struct exit_context {
 	u64 nr;
 	s64 ret;
 };
-
-/* The socket behind a descriptor of the current process. */
-struct open_socket {
-	struct sock *sk;
-	u64 inode;
-	u32 file_flags;
-};
-
-static __always_inline int socket_of_fd(u32 fd, struct open_socket *ret)
-{
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
-	struct file **slots, *file = 0;
-	struct socket *socket;
-	struct inode *inode;
-
-	if (fd >= BPF_CORE_READ(table, max_fds))
-		return -1;
-	slots = BPF_CORE_READ(table, fd);
-	if (bpf_probe_read_kernel(&file, sizeof(file), &slots[fd]) || !file)
-		return -1;
-	inode = BPF_CORE_READ(file, f_inode);
-	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) != S_IFSOCK)
-		return -1;
-	socket = BPF_CORE_READ(file, private_data);
-	ret->sk = BPF_CORE_READ(socket, sk);
-	ret->inode = BPF_CORE_READ(inode, i_ino);
-	ret->file_flags = BPF_CORE_READ(file, f_flags);
-	return ret->sk ? 0 : -1;
-}
 
 /* Fills what the socket says; -1 when this is no connection that is followed. */
 static __always_inline int transfer_on(struct transfer *t, u32 fd, u32 msg_flags, s32 result,
@@ -97,9 +68,8 @@ static __always_inline int syscall_transfer(const struct exit_context *ctx, u32 
 	s64 ret = ctx->ret;
 	u32 msg_flags = 0;
 
-	if (!is_traced(bpf_get_current_pid_tgid() >> 32))
-		return 0;
-	if (transfer_would_block(ret) || (dir && !ret))
+	t.traced = traced_flags(bpf_get_current_pid_tgid() >> 32);
+	if (!t.traced || transfer_would_block(ret) || (dir && !ret))
 		return 0;
 	regs = syscall_regs();
 	if (nr == NR_RECVFROM || nr == NR_SENDTO)
@@ -180,7 +150,8 @@ static __always_inline int syscall_messages(const struct exit_context *ctx, u32 
 	s64 ret = ctx->ret;
 	int i;
 
-	if (!is_traced(bpf_get_current_pid_tgid() >> 32) || !ret || transfer_would_block(ret))
+	t.traced = traced_flags(bpf_get_current_pid_tgid() >> 32);
+	if (!t.traced || !ret || transfer_would_block(ret))
 		return 0;
 	regs = syscall_regs();
 	msg_flags = BPF_CORE_READ(regs, r10);
@@ -278,8 +249,12 @@ int exit_connect(struct exit_context *ctx)
 	const struct sock *sk;
 	struct conn_state *c;
 	struct conn_record *r;
+	u32 flags;
 
-	if (!connect_failed(ctx->ret) || !is_traced(pid_tid >> 32))
+	if (!connect_failed(ctx->ret))
+		return 0;
+	flags = traced_flags(pid_tid >> 32);
+	if (!flags)
 		return 0;
 	regs = syscall_regs();
 	if (socket_of_fd(BPF_CORE_READ(regs, di), &s))
@@ -299,6 +274,8 @@ int exit_connect(struct exit_context *ctx)
 	r->family = a.family;
 	r->error = ctx->ret;
 	r->end_ns = r->ts_ns;
+	if (flags & TRACED_PYTHON)
+		r->connect_context = python_context(r->pid);
 	if (a.family == AF_UNIX) {
 		__builtin_memcpy(r->path, &a.port, sizeof(r->path));
 		r->path_len = sizeof(r->path);

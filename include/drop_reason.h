@@ -17,7 +17,13 @@
 	X(NO_BUFFER, "no_buffer",                                                        \
 	  "transfers without a readable buffer (sendfile, io_uring), length kept")       \
 	X(VECTOR_LONG, "vector_long",                                                    \
-	  "vectored transfers with more pieces than are followed, length kept")
+	  "vectored transfers with more pieces than are followed, length kept")          \
+	X(PYTHON_READ_FAULT, "python_read_fault",                                        \
+	  "times a Python process's thread state or frames could not be read")           \
+	X(PYTHON_STACK_CUT, "python_stack_cut",                                          \
+	  "Python stacks too deep to be seen to what was asked")                         \
+	X(LATE_WRITE_LOST, "late_write_lost",                                            \
+	  "writes that an event loop put off and whose socket was not found")
 
 /* Counted by the agent. */
 #define AGENT_DROP_REASONS(X)                                                                   \

@@ -43,6 +43,8 @@ enum {
 	IO_RECORD_SAME_CALL = 4, /* a further piece of the same system call */
 	IO_RECORD_LOST = 8, /* `result` bytes of earlier transfers whose records found no room */
 	IO_RECORD_RUNTIME = 16, /* the process's runtime was asked for its context */
+	IO_RECORD_LATE = 32,    /* the bytes were written before, in `context`: their site and route
+				   were reported for the connection */
 };
 
 /* The payload sizes a record can be reserved with; a longer capture becomes several records. */
@@ -113,11 +115,14 @@ struct task_record {
 RECORD_SIZE_IS(task_record, 40);
 
 /*
- * A runtime's frames at a moment: RECORD_SITE stands before the record of the same thread that it
- * tells more of (no other record of the thread is in between). It is left out where nothing of
- * interest was found and nobody asked.
+ * A runtime's frames at a moment. A site or route without a connection stands before the record of
+ * the same thread that it tells more of (nothing but the other one of the two is in between); with
+ * one it belongs to the next IO_RECORD_LATE of that connection. Left out where nothing was found.
  */
 enum { SITE_SPANS_MAX = 4, SITE_UNKNOWN_MAX = 8, ROOT_PATH_MAX = 96 };
+/* Words at the end that mean nothing: the kernel side reads frames there, because memory of the
+ * ring, unlike its stack, can be read at any place in all kernels. */
+enum { SITE_SCRATCH = 16 };
 enum {
 	SITE_POOLED = 1, /* the thread belongs to a pool */
 	SITE_CUT = 2,    /* the stack was longer than FRAMES_MAX or could not be read to its end */
@@ -126,7 +131,8 @@ enum {
 /* A custom span's function on the stack. */
 struct site_span {
 	u64 frame; /* its address, stable while the function runs */
-	u64 args;  /* a mix of its first locals: tells calls apart that reuse a frame's address */
+	u64 args;  /* a mix of its first arguments: tells calls apart that reuse a frame's address;
+		      0: not known */
 	u32 rule;
 	u32 zero;
 };
@@ -139,12 +145,14 @@ struct site_record {
 	u64 ts_ns;
 	u32 pid;
 	u32 tid;
-	u64 work;   /* the executor item that the thread runs; 0: none */
-	u64 caller; /* code object of the application's innermost frame; 0: none met */
+	u64 conn_id; /* not 0: the bytes are sent later */
+	u64 work;    /* the executor item that the thread runs; 0: none */
+	u64 caller;  /* code object of the application's innermost frame; 0: none met */
 	struct site_span spans[SITE_SPANS_MAX]; /* innermost first */
 	u64 unknown[SITE_UNKNOWN_MAX];          /* code objects that nobody has classified */
+	u64 scratch[SITE_SCRATCH];
 };
-RECORD_SIZE_IS(site_record, 200);
+RECORD_SIZE_IS(site_record, 336);
 
 struct route_record {
 	u8 type;
@@ -154,14 +162,16 @@ struct route_record {
 	u64 ts_ns;
 	u32 pid;
 	u32 tid;
+	u64 conn_id;                        /* not 0: the answer is sent later */
 	u64 scope;                          /* the ASGI scope (a dict); 0: not found */
 	u64 answerer;                       /* first local of the frame that answers */
 	u64 route, route_context, endpoint; /* objects; 0: the scope has none */
 	u64 router;                         /* the outermost one, under which all routes are */
 	u8 root_path[ROOT_PATH_MAX];
 	u64 unknown[SITE_UNKNOWN_MAX];
+	u64 scratch[SITE_SCRATCH];
 };
-RECORD_SIZE_IS(route_record, 232);
+RECORD_SIZE_IS(route_record, 368);
 
 enum {
 	CONTEXT_COPIED = 1, /* object: the new context, a copy of `context` */
@@ -222,10 +232,11 @@ RECORD_SIZE_IS(route_key, 32);
 
 struct route_failure {
 	u64 ts_ns;
-	s32 error; /* negative errno */
+	u64 context; /* the runtime's, then; 0: none */
+	s32 error;   /* negative errno */
 	u32 zero;
 };
-RECORD_SIZE_IS(route_failure, 16);
+RECORD_SIZE_IS(route_failure, 24);
 
 enum { UNROUTABLE_MAX = 256 };
 

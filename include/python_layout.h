@@ -67,7 +67,8 @@ RECORD_SIZE_IS(python_layout, 88);
 enum code_kind {
 	CODE_LIBRARY = 1,
 	CODE_APPLICATION,
-	CODE_SPAN,         /* the application's, and a custom span; arg: index of the rule */
+	CODE_SPAN,         /* the application's, and a custom span; arg: index of the rule, and from
+			      bit 16 on how many of its first locals are arguments (0: not known) */
 	CODE_STOP,         /* nothing of interest is further out */
 	CODE_POOL,         /* only threads of a pool run this */
 	CODE_WORK,         /* runs one item of an executor: its first local */

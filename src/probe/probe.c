@@ -19,6 +19,7 @@
 
 #include "base/log.h"
 #include "event.h"
+#include "probe/hooks.h"
 #include "probe/mounts.h"
 #include "probe/ring.h"
 #include "probe/routes.h"
@@ -33,6 +34,7 @@ struct probe {
 	struct ring_buffer *ring;
 	struct probe_sink sink;
 	struct ring_reader reader;
+	struct hooks *hooks;
 	struct stats *stats;
 	uint64_t *ignore; /* mmap of the ignore map */
 	uint64_t *drop_scratch;
@@ -195,6 +197,8 @@ static int choose_programs(struct probe *p, const struct probe_options *o, char 
 
 		if (starts_with(section, "tp_btf/"))
 			load = has_tracepoint(btf, section + strlen("tp_btf/"));
+		else if (hooks_own(prog))
+			load = hooks_can_load(prog, btf);
 		owner = collector_of(name);
 		load = load && (owner == PROBE_COLLECTOR_AUTO || owner == p->collector);
 		bpf_program__set_autoload(prog, load);
@@ -257,7 +261,7 @@ static int attach(struct probe *p, char **ret_error)
 		const struct bpf_prog_skeleton *s = &p->skel->skeleton->progs[i];
 
 		prog = *s->prog;
-		if (!bpf_program__autoload(prog))
+		if (!bpf_program__autoload(prog) || hooks_own(prog))
 			continue;
 		*s->link = bpf_program__attach(prog);
 		if (!*s->link) {
@@ -325,6 +329,11 @@ int probe_open(const struct probe_options *options, const struct probe_sink *sin
 	p->agent_pid = options->agent_pid;
 	p->reader = (struct ring_reader){ .sink = &p->sink, .stats = stats };
 	err = load(p, options, ret_error);
+	if (!err) {
+		p->reader.hooks = p->hooks = hooks_new(p->skel->obj);
+		if (!p->hooks)
+			err = fail(ret_error, -ENOMEM, "out of memory");
+	}
 	if (!err)
 		err = map_memory(p, ret_error);
 	if (!err)
@@ -344,6 +353,8 @@ void probe_close(struct probe *p)
 	ring_buffer__free(p->ring);
 	if (p->ignore)
 		munmap(p->ignore, IGNORE_SLOTS * sizeof(uint64_t));
+	ring_reader_free(&p->reader);
+	hooks_free(p->hooks);
 	spanloom__destroy(p->skel);
 	free(p->drop_scratch);
 	free(p);
@@ -352,6 +363,11 @@ void probe_close(struct probe *p)
 int probe_fd(const struct probe *p)
 {
 	return bpf_map__fd(p->skel->maps.ring);
+}
+
+struct hooks *probe_hooks(struct probe *p)
+{
+	return p->hooks;
 }
 
 int probe_consume(struct probe *p, uint64_t now_ns)
@@ -384,7 +400,9 @@ int probe_trace(struct probe *p, uint32_t pid)
 		return -EINVAL;
 	__atomic_store_n(&p->skel->bss->traced_hint[pid % TRACED_HINTS], 1, __ATOMIC_RELAXED);
 	err = bpf_map__update_elem(p->skel->maps.traced, &pid, sizeof(pid), &one, sizeof(one),
-				   BPF_ANY);
+				   BPF_NOEXIST);
+	if (err == -EEXIST)
+		return 0;
 	/* Its exit may have come before: then nobody would take it out, and its number be
 	 * another's. */
 	if (!err && kill((pid_t)pid, 0) && errno == ESRCH) {

@@ -43,10 +43,10 @@ struct probe_sink {
 	void (*process_exit)(void *ctx, uint32_t pid, uint64_t ts_ns);
 	void (*process_cgroup)(void *ctx, uint32_t pid);
 	void (*listen)(void *ctx, uint32_t pid, uint16_t port);
-	/* A runtime's contexts are handed on (see base/io.h). */
+	/* A runtime's contexts are handed on (see base/io.h). This and the next two may be NULL. */
 	void (*context)(void *ctx, const struct context_event *ev);
 	void (*native_span)(void *ctx, const struct native_span_event *ev);
-	/* A code object was met that probe_code_set() has not classified: asked at most once per
+	/* A code object was met that probe_set_code() has not classified: asked at most once per
 	 * record. */
 	void (*code_unknown)(void *ctx, uint32_t pid, uint64_t code);
 	/* The ring was full: records before the next one are missing. */
@@ -98,12 +98,19 @@ struct probe_hook {
 struct python_layout;
 struct code_class;
 
-/* Attaches it for this process alone. 0 or -errno. Gone with the process, or probe_unhook(). */
+/*
+ * Attaches it for this process alone. Gone with the process, the program it runs, or
+ * probe_unhook(). 0 or -errno: -EOPNOTSUPP when the kernel lacks what this kind needs (native
+ * spans: 5.15).
+ */
 int probe_attach_hook(struct probe *p, uint32_t pid, const struct probe_hook *hook);
 /* Takes every hook of the process away, and what is known of its runtime. */
 void probe_unhook(struct probe *p, uint32_t pid);
-/* From now on (or with new values) its contexts and frames are read. 0 or -errno. */
+/* From now on (or with new values) its contexts and frames are read. It is traced already. 0 or
+ * -errno: -ESRCH when it isn't or is gone. */
 int probe_set_python(struct probe *p, uint32_t pid, const struct python_layout *layout);
+/* What a code object of the process means, until probe_unhook(). 0 or -errno (-E2BIG: CODES_MAX).
+ */
 int probe_set_code(struct probe *p, uint32_t pid, uint64_t code, const struct code_class *class_);
 /* The kernel need not report this connection any more. */
 void probe_ignore(struct probe *p, uint64_t conn_id);

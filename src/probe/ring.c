@@ -2,18 +2,201 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "event.h"
+#include "probe/hooks.h"
 
-/* Says that records are missing as soon as one tells of it. */
+/*
+ * What the frames told, until the record comes that it belongs to. `site` and `route` are borrowed
+ * by the sink for one call.
+ */
+struct frames {
+	bool has_site, has_route;
+	struct runtime_site site;
+	struct runtime_route route;
+	char root_path[ROOT_PATH_MAX];
+};
+
+/* More wait only when something is wrong: nobody sends what was written. */
+enum { FRAMES_WAITING_MAX = 65536 };
+
+/* Connections have small numbers. */
+static uint64_t thread_key(uint32_t tid)
+{
+	return 1ull << 63 | tid;
+}
+
+static void frames_forget(struct ring_reader *r)
+{
+	size_t pos = 0;
+	void *value;
+	uint64_t key;
+
+	while (hash_next(&r->frames, &pos, &key, &value))
+		free(value);
+	hash_free(&r->frames);
+}
+
+void ring_reader_free(struct ring_reader *r)
+{
+	frames_forget(r);
+}
+
+/* Those of the next record of `key`; NULL when out of memory. */
+static struct frames *frames_of(struct ring_reader *r, uint64_t key)
+{
+	struct frames *f = hash_get(&r->frames, key);
+
+	if (f)
+		return f;
+	if (r->frames.count >= FRAMES_WAITING_MAX) {
+		stats_drop(r->stats, DROP_LATE_WRITE_LOST, r->frames.count);
+		frames_forget(r);
+	}
+	f = calloc(1, sizeof(*f));
+	if (f && !hash_put(&r->frames, key, f)) {
+		free(f);
+		f = NULL;
+	}
+	if (!f)
+		stats_drop(r->stats, DROP_NO_MEMORY, 1);
+	return f;
+}
+
+/* The caller frees them. NULL: none told. */
+static struct frames *frames_take(struct ring_reader *r, uint64_t key)
+{
+	return r->frames.count ? hash_remove(&r->frames, key) : NULL;
+}
+
+static const struct runtime_site *frames_site(const struct frames *f)
+{
+	return f && f->has_site ? &f->site : NULL;
+}
+
+/* Says that records are missing as soon as one tells of it. What was told of a record that may be
+ * among them would be taken for another's. */
 static void check_losses(struct ring_reader *r, uint32_t losses, uint64_t ts_ns)
 {
 	if (losses == r->losses)
 		return;
 	r->losses = losses;
+	frames_forget(r);
 	r->sink->lost(r->sink->ctx, ts_ns);
+}
+
+static void codes_unknown(struct ring_reader *r, uint32_t pid, const uint64_t *codes, uint8_t count)
+{
+	uint8_t i;
+
+	for (i = 0; r->sink->code_unknown && i < count && i < SITE_UNKNOWN_MAX; i++)
+		r->sink->code_unknown(r->sink->ctx, pid, codes[i]);
+}
+
+static void site_record(struct ring_reader *r, const struct site_record *rec)
+{
+	struct frames *f;
+	uint32_t i;
+
+	if (rec->span_count > SITE_SPANS_MAX || rec->unknown_count > SITE_UNKNOWN_MAX) {
+		stats_drop(r->stats, DROP_BAD_RECORD, 1);
+		return;
+	}
+	check_losses(r, rec->losses, rec->ts_ns);
+	f = frames_of(r, rec->conn_id ? rec->conn_id : thread_key(rec->tid));
+	if (f) {
+		f->has_site = true;
+		f->site = (struct runtime_site){
+			.work = rec->work,
+			.caller = rec->caller,
+			.pooled = rec->flags & SITE_POOLED,
+			.cut = rec->flags & SITE_CUT,
+			.span_count = rec->span_count,
+		};
+		for (i = 0; i < rec->span_count; i++)
+			f->site.spans[i] = (struct runtime_span){
+				.frame = rec->spans[i].frame,
+				.args = rec->spans[i].args,
+				.rule = rec->spans[i].rule,
+			};
+	}
+	codes_unknown(r, rec->pid, rec->unknown, rec->unknown_count);
+}
+
+static void route_record(struct ring_reader *r, const struct route_record *rec)
+{
+	struct frames *f;
+
+	if (rec->root_path_len > ROOT_PATH_MAX || rec->unknown_count > SITE_UNKNOWN_MAX) {
+		stats_drop(r->stats, DROP_BAD_RECORD, 1);
+		return;
+	}
+	check_losses(r, rec->losses, rec->ts_ns);
+	f = frames_of(r, rec->conn_id ? rec->conn_id : thread_key(rec->tid));
+	if (f) {
+		memcpy(f->root_path, rec->root_path, sizeof(f->root_path));
+		f->has_route = true;
+		f->route = (struct runtime_route){
+			.scope = rec->scope,
+			.route = rec->route,
+			.route_context = rec->route_context,
+			.endpoint = rec->endpoint,
+			.router = rec->router,
+			.root_path = f->root_path,
+			.root_path_len = rec->root_path_len,
+		};
+	}
+	codes_unknown(r, rec->pid, rec->unknown, rec->unknown_count);
+}
+
+static void context_record(struct ring_reader *r, const struct context_record *rec)
+{
+	static const enum context_event_kind kinds[] = {
+		[CONTEXT_COPIED] = CONTEXT_EVENT_COPIED,
+		[CONTEXT_SUBMITTED] = CONTEXT_EVENT_SUBMITTED,
+		[CONTEXT_BORN] = CONTEXT_EVENT_BORN,
+	};
+	struct frames *f;
+
+	if (rec->what < CONTEXT_COPIED || rec->what > CONTEXT_BORN) {
+		stats_drop(r->stats, DROP_BAD_RECORD, 1);
+		return;
+	}
+	check_losses(r, rec->losses, rec->ts_ns);
+	f = frames_take(r, thread_key(rec->tid));
+	if (r->sink->context)
+		r->sink->context(r->sink->ctx, &(struct context_event){
+						       .kind = kinds[rec->what],
+						       .ts_ns = rec->ts_ns,
+						       .pid = rec->pid,
+						       .tid = rec->tid,
+						       .context = rec->context,
+						       .object = rec->object,
+						       .turn = rec->turn,
+						       .site = frames_site(f),
+					       });
+	free(f);
+}
+
+static void native_span_record(struct ring_reader *r, const struct native_span_record *rec)
+{
+	const struct native_span_event ev = {
+		.ts_ns = rec->ts_ns,
+		.pid = rec->pid,
+		.tid = rec->tid,
+		.rule = rec->rule,
+		.left = rec->left,
+		.context = rec->context,
+		.stack = rec->stack,
+		.turn = rec->turn,
+	};
+
+	check_losses(r, rec->losses, rec->ts_ns);
+	if (r->sink->native_span)
+		r->sink->native_span(r->sink->ctx, &ev);
 }
 
 static void io_record(struct ring_reader *r, const struct io_record *rec, size_t size)
@@ -26,13 +209,17 @@ static void io_record(struct ring_reader *r, const struct io_record *rec, size_t
 		.dir = rec->flags & IO_RECORD_SEND ? IO_SEND : IO_RECV,
 		.flags = (rec->flags & IO_RECORD_NONBLOCK ? IO_NONBLOCK : 0u) |
 			 (rec->flags & IO_RECORD_SAME_CALL ? IO_SAME_CALL : 0u) |
-			 (rec->flags & IO_RECORD_LOST ? IO_LOST : 0u),
+			 (rec->flags & IO_RECORD_LOST ? IO_LOST : 0u) |
+			 (rec->flags & IO_RECORD_RUNTIME ? IO_RUNTIME : 0u),
 		.captured = rec->captured,
 		.data = (const uint8_t *)(rec + 1),
 		.tcp_seq = rec->tcp_seq,
 		.tcp_peer_seq = rec->tcp_peer_seq,
 		.turn = rec->turn,
+		.context = rec->context,
 	};
+	bool late = rec->flags & IO_RECORD_LATE;
+	struct frames *f;
 
 	if (rec->result < 0)
 		ev.error = rec->result;
@@ -43,7 +230,13 @@ static void io_record(struct ring_reader *r, const struct io_record *rec, size_t
 		return;
 	}
 	check_losses(r, rec->losses, rec->ts_ns);
+	f = rec->flags & IO_RECORD_LOST
+		    ? NULL
+		    : frames_take(r, late ? rec->conn_id : thread_key(rec->tid));
+	ev.site = frames_site(f);
+	ev.route = f && f->has_route ? &f->route : NULL;
 	r->sink->io(r->sink->ctx, &ev);
+	free(f);
 }
 
 /* ::ffff:a.b.c.d is IPv4 on the wire. */
@@ -88,6 +281,7 @@ static int conn_info_from(const struct conn_record *rec, struct conn_info *ret)
 		.peer_port = rec->peer_port,
 		.turn = rec->turn,
 		.connect_turn = rec->connect_turn,
+		.connect_context = rec->connect_context,
 	};
 	memcpy(ret->local, rec->local, sizeof(ret->local));
 	memcpy(ret->peer, rec->peer, sizeof(ret->peer));
@@ -133,21 +327,25 @@ static void task_record(struct ring_reader *r, const struct task_record *rec)
 	check_losses(r, rec->losses, rec->ts_ns);
 	switch (rec->type) {
 	case RECORD_CONN_CLOSE:
+		free(frames_take(r, rec->conn_id));
 		s->conn_close(s->ctx, rec->conn_id, rec->ts_ns);
 		break;
 	case RECORD_THREAD_START:
 		s->thread_start(s->ctx, rec->pid, rec->tid, rec->parent, rec->ts_ns);
 		break;
 	case RECORD_THREAD_EXIT:
+		free(frames_take(r, thread_key(rec->tid)));
 		s->thread_exit(s->ctx, rec->pid, rec->tid, rec->ts_ns);
 		break;
 	case RECORD_PROCESS_FORK:
 		s->process_fork(s->ctx, rec->pid, rec->parent);
 		break;
 	case RECORD_PROCESS_EXEC:
+		hooks_forget(r->hooks, rec->pid);
 		s->process_exec(s->ctx, rec->pid);
 		break;
 	case RECORD_PROCESS_EXIT:
+		hooks_forget(r->hooks, rec->pid);
 		s->process_exit(s->ctx, rec->pid, rec->ts_ns);
 		break;
 	case RECORD_PROCESS_CGROUP:
@@ -171,6 +369,14 @@ void ring_record(struct ring_reader *r, const void *data, size_t size)
 	else if ((type == RECORD_CONN_OPEN || type == RECORD_CONNECT_FAILED) &&
 		 size >= sizeof(struct conn_record))
 		conn_record(r, data);
+	else if (type == RECORD_SITE && size >= sizeof(struct site_record))
+		site_record(r, data);
+	else if (type == RECORD_ROUTE && size >= sizeof(struct route_record))
+		route_record(r, data);
+	else if (type == RECORD_CONTEXT && size >= sizeof(struct context_record))
+		context_record(r, data);
+	else if (type == RECORD_NATIVE_SPAN && size >= sizeof(struct native_span_record))
+		native_span_record(r, data);
 	else if (size >= sizeof(struct task_record))
 		task_record(r, data);
 	else

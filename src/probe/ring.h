@@ -5,13 +5,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/hash.h"
 #include "probe/probe.h"
 
 struct ring_reader {
 	const struct probe_sink *sink;
 	struct stats *stats;
-	uint32_t losses; /* as the last record said */
+	struct hooks *hooks; /* of processes that go */
+	uint32_t losses;     /* as the last record said */
+	struct hash frames;  /* what RECORD_SITE and RECORD_ROUTE told of records still to come: by
+				thread, and by connection */
 };
+
+/* What it holds; not `r` itself. */
+void ring_reader_free(struct ring_reader *r);
 
 /* One record. A record that makes no sense is counted and passed over. */
 void ring_record(struct ring_reader *r, const void *data, size_t size);

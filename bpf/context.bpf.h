@@ -1,0 +1,49 @@
+/* Work that is handed on inside a process: RECORD_CONTEXT. */
+#ifndef SPANLOOM_CONTEXT_BPF_H
+#define SPANLOOM_CONTEXT_BPF_H
+
+#include "python.bpf.h"
+
+static __always_inline void emit_context(u8 what, u64 context, u64 object, u64 pid_tid)
+{
+	struct context_record *r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
+
+	if (!r) {
+		ring_lost();
+		return;
+	}
+	r->type = RECORD_CONTEXT;
+	r->what = what;
+	r->zero = 0;
+	r->losses = ring_losses;
+	r->ts_ns = bpf_ktime_get_ns();
+	r->context = context;
+	r->object = object;
+	r->pid = pid_tid >> 32;
+	r->tid = (u32)pid_tid;
+	r->turn = current_turn();
+	r->pad = 0;
+	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+}
+
+/*
+ * `object` gets what the running thread works for. A thread without a context may run an executor's
+ * item; the main thread never does.
+ */
+static __always_inline void context_handed_on(u8 what, u64 object)
+{
+	u64 pid_tid = bpf_get_current_pid_tgid();
+	u32 pid = pid_tid >> 32, walk;
+	const struct python_layout *l = python_layout_of(pid);
+	struct python_now now = {};
+
+	if (!l || python_look(l, &now))
+		return;
+	walk = (l->walk_events ? WALK_ALL : 0) |
+	       (!now.context && pid != (u32)pid_tid ? WALK_WORK : 0);
+	if (walk && now.state)
+		python_site(pid, now.state, 0, walk);
+	emit_context(what, now.context, object, pid_tid);
+}
+
+#endif

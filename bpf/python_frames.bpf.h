@@ -1,0 +1,82 @@
+/*
+ * A frame of CPython and what its code object means, for the walks outward through a thread's
+ * frames. Invariant: a frame that can't be read ends the walk.
+ */
+#ifndef SPANLOOM_PYTHON_FRAMES_BPF_H
+#define SPANLOOM_PYTHON_FRAMES_BPF_H
+
+#include "python.bpf.h"
+
+/* Written by the agent, which also takes the entries of a process out when it ends. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, CODES_MAX);
+	__type(key, struct code_key);
+	__type(value, struct code_class);
+} codes SEC(".maps") __weak;
+
+struct python_frame {
+	u64 code;     /* 0: not of Python code */
+	u64 previous; /* 0: the outermost */
+};
+
+/* The running frame: struct _PyInterpreterFrame, before 3.11 PyFrameObject. 0: none. */
+static __always_inline u64 python_first_frame(const struct python_layout *l, u64 state)
+{
+	u64 frame = user_word(state + l->tstate_frame);
+
+	return frame && l->cframe_frame != PYTHON_NONE ? user_word(frame + l->cframe_frame) : frame;
+}
+
+/* The word at `offset` of the memory that was read into `scratch`. */
+static __always_inline u64 scratch_word(const u64 *scratch, u32 offset)
+{
+	return scratch[offset / sizeof(u64) % SITE_SCRATCH];
+}
+
+/* Bytes of a frame that have to be read. */
+static __always_inline u32 python_frame_bytes(const struct python_layout *l)
+{
+	u32 last = l->frame_code > l->frame_previous ? l->frame_code : l->frame_previous;
+
+	if (l->frame_owner != PYTHON_NONE && l->frame_owner > last)
+		last = l->frame_owner;
+	return (last / sizeof(u64) + 1) * sizeof(u64);
+}
+
+/* -1: it could not be read. `bytes` from the above. */
+static __always_inline int python_frame_read(const struct python_layout *l, u64 *scratch,
+					     u64 address, u64 bytes, struct python_frame *ret)
+{
+	u8 owner;
+
+	barrier_var(bytes); /* what is compared is what is used */
+	if (bytes > SITE_SCRATCH * sizeof(u64) ||
+	    bpf_probe_read_user(scratch, bytes, (const void *)address)) {
+		count_drop(DROP_PYTHON_READ_FAULT);
+		return -1;
+	}
+	ret->code = scratch_word(scratch, l->frame_code) & ~(u64)l->reference_tags;
+	ret->previous = scratch_word(scratch, l->frame_previous);
+	if (l->frame_owner != PYTHON_NONE) {
+		owner = scratch_word(scratch, l->frame_owner) >> l->frame_owner % sizeof(u64) * 8;
+		if (owner >= l->frame_owner_skip)
+			ret->code = 0;
+	}
+	return 0;
+}
+
+/* Local number `i` of a frame. */
+static __always_inline u64 python_local(const struct python_layout *l, u64 frame, u32 i)
+{
+	return user_word(frame + l->frame_locals + i * sizeof(u64)) & ~(u64)l->reference_tags;
+}
+
+static __always_inline const struct code_class *python_class(u32 pid, u64 code)
+{
+	struct code_key key = { .code = code, .pid = pid };
+
+	return bpf_map_lookup_elem(&codes, &key);
+}
+
+#endif

@@ -1,0 +1,273 @@
+/*
+ * The look at the frames that send an answer, for RECORD_ROUTE: which of them knows the request's
+ * ASGI scope, and the objects in there that tell the route. The keys of the scope are known by the
+ * addresses of their interned strings, so no text is compared. Only while the answer is written is
+ * all of this sure to be alive.
+ */
+#include "python_frames.bpf.h"
+
+enum { ROUTE_FRAMES_MAX = 32, DICT_ENTRIES_MAX = 64, DICT_CHUNK = 4, DICT_ENTRY_BYTES_MAX = 24 };
+enum { STR_LENGTH = 16, STR_STATE = 32 }; /* of PyASCIIObject, all versions */
+
+/* The entries of a dict's keys. */
+struct dict_entries {
+	u64 at;
+	u32 count, bytes; /* bytes of each: hash (not always), key, value */
+};
+
+static __noinline int dict_entries_of(const struct python_layout *l, u64 dict,
+				      struct dict_entries *ret)
+{
+	enum { OLD_HEAD = 40, NEW_HEAD = 32 };
+	u64 keys = user_word(dict + l->dict_keys), head[5] = {}, size;
+	u64 bytes = l->keys == PYTHON_KEYS_OLD ? OLD_HEAD : NEW_HEAD;
+
+	if (!keys || bpf_probe_read_user(head, bytes, (const void *)keys))
+		return -1;
+	if (l->keys == PYTHON_KEYS_OLD) {
+		size = head[1];
+		if (size > 0xffff)
+			return -1;
+		ret->at = keys + OLD_HEAD + size * (size > 0xff ? 2 : 1);
+		ret->count = head[4];
+		ret->bytes = DICT_ENTRY_BYTES_MAX;
+	} else {
+		/* The second word: log2_size, log2_index_bytes, kind. */
+		ret->at = keys + NEW_HEAD + (1ull << (head[1] >> 8 & 31));
+		ret->count = head[3];
+		ret->bytes = head[1] >> 16 & 0xff ? 16 : DICT_ENTRY_BYTES_MAX;
+	}
+	return 0;
+}
+
+struct dict_scan {
+	struct dict_entries e;
+	u64 root_path, inner; /* found: the str, and scope["fastapi"], a dict */
+	bool inside;          /* that one is scanned */
+};
+
+static __always_inline void route_entry(const struct python_layout *l, struct route_record *r,
+					struct dict_scan *s, u64 key, u64 value)
+{
+	if (!key)
+		return;
+	if (s->inside) {
+		if (key == l->key_route_context)
+			r->route_context = value;
+	} else if (key == l->key_route)
+		r->route = value;
+	else if (key == l->key_endpoint)
+		r->endpoint = value;
+	else if (key == l->key_router)
+		r->router = value;
+	else if (key == l->key_root_path)
+		s->root_path = value;
+	else if (key == l->key_fastapi)
+		s->inner = value;
+}
+
+/* Some entries at once. */
+static __noinline int route_chunk(const struct python_layout *l, struct route_record *r,
+				  struct dict_scan *s, u32 from)
+{
+	u64 words[DICT_CHUNK * DICT_ENTRY_BYTES_MAX / sizeof(u64)] = {};
+	u64 count = s->e.count - from, bytes;
+	u32 i;
+
+	barrier_var(count);
+	if (count > DICT_CHUNK)
+		count = DICT_CHUNK;
+	bytes = count * (s->e.bytes == 16 ? 16 : DICT_ENTRY_BYTES_MAX);
+	if (bpf_probe_read_user(words, bytes, (const void *)(s->e.at + (u64)from * s->e.bytes)))
+		return -1;
+#pragma unroll
+	for (i = 0; i < DICT_CHUNK; i++) {
+		if (s->e.bytes == 16)
+			route_entry(l, r, s, words[2 * i], words[2 * i + 1]);
+		else
+			route_entry(l, r, s, words[3 * i + 1], words[3 * i + 2]);
+	}
+	return 0;
+}
+
+static __noinline int route_dict(const struct python_layout *l, struct route_record *r,
+				 struct dict_scan *s, u64 dict)
+{
+	u32 i;
+
+	if (dict_entries_of(l, dict, &s->e))
+		return -1;
+	for (i = 0; i < DICT_ENTRIES_MAX; i += DICT_CHUNK) {
+		if (i >= s->e.count)
+			return 0;
+		if (route_chunk(l, r, s, i))
+			return -1;
+	}
+	return 0;
+}
+
+/*
+ * Copies an ASCII str. -1: it isn't one, or is too long: the route would be told without what is in
+ * front of it. The characters lie behind the head, which has one word more up to 3.11; whether they
+ * are ASCII is a bit of the state, which 3.14 laid out anew.
+ */
+static __always_inline int route_root_path(const struct python_layout *l, struct route_record *r,
+					   u64 str)
+{
+	enum { HEAD = 40, HEAD_OLD = 48, ASCII = 1 << 6, ASCII_3_14 = 1 << 20 };
+	u64 data = str + (l->values <= PYTHON_VALUES_BEFORE ? HEAD_OLD : HEAD), head[3] = {};
+	u64 length;
+
+	if (bpf_probe_read_user(head, sizeof(head), (const void *)(str + STR_LENGTH)) ||
+	    !(head[(STR_STATE - STR_LENGTH) / 8] & (l->reference_tags ? ASCII_3_14 : ASCII)))
+		return -1;
+	length = head[0];
+	barrier_var(length);
+	if (length > ROOT_PATH_MAX)
+		return -1;
+	if (length && bpf_probe_read_user(r->root_path, length, (const void *)data))
+		return -1;
+	r->root_path_len = length;
+	return 0;
+}
+
+static __noinline int route_scope(const struct python_layout *l, struct route_record *r, u64 scope)
+{
+	struct dict_scan s = {};
+	int err;
+
+	r->scope = scope;
+	if (!scope || !l->key_route)
+		return 0;
+	err = route_dict(l, r, &s, scope);
+	if (!err && s.inner) {
+		s.inside = true;
+		err = route_dict(l, r, &s, s.inner);
+	}
+	if (!err && s.root_path)
+		err = route_root_path(l, r, s.root_path);
+	if (err) {
+		count_drop(DROP_PYTHON_READ_FAULT);
+		r->route = r->route_context = r->endpoint = r->router = 0;
+	}
+	return 0;
+}
+
+/* Attribute value number `i` of an object, 0 when it has no such or keeps them elsewhere. */
+static __noinline u64 python_value(const struct python_layout *l, u64 object, u32 i)
+{
+	enum { BEFORE_VALUES = 32, BEFORE_TAGGED = 24 }; /* 3.11, 3.12: in front of the object */
+	u64 values = 0;
+
+	if (!object)
+		return 0;
+	switch (l->values) {
+	case PYTHON_VALUES_DICT:
+		values = user_word(object + l->dict_offset);
+		values = values ? user_word(values + l->dict_values) : 0;
+		break;
+	case PYTHON_VALUES_BEFORE:
+		values = user_word(object - BEFORE_VALUES);
+		break;
+	case PYTHON_VALUES_TAGGED:
+		values = user_word(object - BEFORE_TAGGED);
+		values = values & 1 ? values + 1 : 0;
+		break;
+	case PYTHON_VALUES_INLINE:
+		values = object + l->values_offset;
+		break;
+	}
+	return values ? user_word(values + i * sizeof(u64)) : 0;
+}
+
+struct route_walk {
+	u64 frame;
+	u32 frame_bytes, pid;
+	u32 kind, arg; /* of the frame that tells the route; 0: none */
+};
+
+static __noinline void route_found(const struct python_layout *l, struct route_record *r,
+				   const struct route_walk *w)
+{
+	u32 arg = w->arg;
+
+	r->answerer = python_local(l, w->frame, w->kind == CODE_ANSWER_MATCH ? arg & 0xff : 0);
+	if (w->kind == CODE_ANSWER_MATCH) {
+		u64 match = python_value(l, r->answerer, arg >> 8 & 0xff);
+
+		r->route = match ? user_word(match + (arg >> 16)) : 0;
+	} else {
+		route_scope(l, r,
+			    w->kind == CODE_ANSWER_SELF ? python_value(l, r->answerer, arg)
+							: python_local(l, w->frame, arg));
+	}
+}
+
+/* One frame. True: the walk is over. */
+static __noinline bool route_step(const struct python_layout *l, struct route_record *r,
+				  struct route_walk *w)
+{
+	const struct code_class *class_;
+	struct python_frame f = {};
+	u32 n = r->unknown_count;
+
+	if (python_frame_read(l, r->scratch, w->frame, w->frame_bytes, &f))
+		return true;
+	if (f.code) {
+		class_ = python_class(w->pid, f.code);
+		if (!class_ && n < SITE_UNKNOWN_MAX) {
+			r->unknown[n & (SITE_UNKNOWN_MAX - 1)] = f.code;
+			r->unknown_count = n + 1;
+		}
+		if (class_ && class_->kind >= CODE_ANSWER_SELF) {
+			w->kind = class_->kind;
+			w->arg = class_->arg;
+			return true;
+		}
+		if (class_ && class_->kind == CODE_STOP)
+			return true;
+	}
+	w->frame = f.previous;
+	return !f.previous;
+}
+
+__noinline int python_route(u32 pid, u64 state, u64 conn_id)
+{
+	const struct python_layout *l = python_layout_of(pid);
+	struct route_walk w = { .pid = pid };
+	struct route_record *r;
+	int i;
+
+	if (!l)
+		return 0;
+	w.frame_bytes = python_frame_bytes(l);
+	w.frame = python_first_frame(l, state);
+	if (!w.frame)
+		return 0;
+	r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
+	if (!r) {
+		ring_lost();
+		return 0;
+	}
+	__builtin_memset(r, 0, __builtin_offsetof(struct route_record, scratch));
+	for (i = 0; i < ROUTE_FRAMES_MAX; i++) {
+		if (route_step(l, r, &w))
+			break;
+	}
+	if (w.kind)
+		route_found(l, r, &w);
+	if (!r->answerer && !r->scope && !r->unknown_count) {
+		bpf_ringbuf_discard(r, BPF_RB_NO_WAKEUP);
+		return 0;
+	}
+	r->type = RECORD_ROUTE;
+	r->losses = ring_losses;
+	r->ts_ns = bpf_ktime_get_ns();
+	r->pid = pid;
+	r->tid = (u32)bpf_get_current_pid_tgid();
+	r->conn_id = conn_id;
+	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

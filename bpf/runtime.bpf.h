@@ -1,0 +1,49 @@
+/*
+ * What the process's interpreter is asked for at a transfer. Included by connection.bpf.h, behind
+ * struct transfer.
+ */
+#ifndef SPANLOOM_RUNTIME_BPF_H
+#define SPANLOOM_RUNTIME_BPF_H
+
+/*
+ * The frames behind bytes that are written: of a request, where it begins, its caller; of an answer
+ * its route; of everything, where spans are configured, the spans.
+ */
+static __always_inline void runtime_tell(const struct conn_state *c, const struct python_layout *l,
+					 const struct python_now *now, u32 pid, u64 conn_id,
+					 bool begins)
+{
+	u32 walk = l->walk_events ? WALK_ALL : 0;
+
+	if (begins && (c->flags & CONN_PASSIVE))
+		python_route(pid, now->state, conn_id);
+	else if (begins)
+		walk |= WALK_CALLER;
+	if (walk)
+		python_site(pid, now->state, conn_id, walk | (now->context ? 0 : WALK_WORK));
+}
+
+/* `turned`: the first transfer of the connection in this direction since one in the other. */
+static __always_inline void transfer_runtime(struct conn_state *c, struct transfer *t, bool turned)
+{
+	const struct python_layout *l = python_layout_of(t->pid);
+	struct python_now now = {};
+
+	if (!l || python_look(l, &now))
+		return;
+	t->context = now.context;
+	t->flags |= IO_RECORD_RUNTIME;
+	if (!t->dir) {
+		if (c->flags & CONN_LATE)
+			c->flags |= CONN_LATE_OLD;
+	} else if (c->flags & CONN_LATE) {
+		c->flags &= ~(CONN_LATE | CONN_LATE_OLD);
+		t->context = c->late_context;
+		t->flags |= IO_RECORD_LATE;
+		return;
+	}
+	if (now.state && t->result > 0)
+		runtime_tell(c, l, &now, t->pid, 0, turned && t->dir);
+}
+
+#endif
