@@ -33,7 +33,7 @@ static const char script[] =
 	"    d = {'key%d' % i: str(i) for i in range(size)}\n"
 	"    show('dict', d, 'key%d' % (size - 1), str(size - 1)); show('dict', d, 'key%d' % "
 	"size)\n"
-	"    show('count', d, size)\n"
+	"    show('count', d, size + 1)\n"
 	"    d[1] = 2; show('dict', d, 'key%d' % (size // 2), str(size // 2))\n"
 	"class D(dict): __slots__ = ('inside',)\n"
 	"d = D(one='1'); d.inside = 'slot'; show('dict', d, 'one', '1'); show('attr', d, 'inside', "
