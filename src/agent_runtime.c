@@ -85,6 +85,7 @@ struct agent_runtime *agent_runtime_new(const struct options *options, struct pr
 	r->tracer = tracer;
 	r->proc_fd = proc_fd;
 	r->next_due_ns = UINT64_MAX;
+	r->starting = true;
 	r->now_ns = clock_ns();
 	if (make_rules(r, &r->native_rules))
 		goto fail;
@@ -155,6 +156,7 @@ static bool identify(const struct agent_runtime *r, uint32_t pid, struct followe
 
 void agent_runtime_begin(struct agent_runtime *r, uint32_t pid, enum runtime_origin origin)
 {
+	uint64_t pause_ns = 0;
 	struct followed *f;
 
 	agent_runtime_end(r, pid);
@@ -172,10 +174,11 @@ void agent_runtime_begin(struct agent_runtime *r, uint32_t pid, enum runtime_ori
 	f->since_ns = r->now_ns;
 	f->pause_ns = PAUSE_NS;
 	identify(r, pid, f);
-	set_due(r, f,
-		r->now_ns + (origin == RUNTIME_FORKED   ? FORKED_PAUSE_NS
-			     : origin == RUNTIME_EXECED ? PAUSE_NS
-							: 0));
+	if (!r->starting)
+		pause_ns = origin == RUNTIME_FORKED   ? FORKED_PAUSE_NS
+			   : origin == RUNTIME_EXECED ? PAUSE_NS
+						      : 0;
+	set_due(r, f, r->now_ns + pause_ns);
 }
 
 void agent_runtime_end(struct agent_runtime *r, uint32_t pid)
@@ -297,7 +300,6 @@ void agent_runtime_tick(struct agent_runtime *r, uint64_t now_ns)
 void agent_runtime_start(struct agent_runtime *r)
 {
 	r->now_ns = clock_ns();
-	r->starting = true;
 	look_at_due(r, START_NS);
 	r->starting = false;
 	agent_runtime_report(r, "following");

@@ -45,7 +45,7 @@ struct agent_runtime {
 	struct native_rule *native_rules;
 	struct native *native; /* NULL: no rule of this kind */
 	bool python_spans;
-	bool starting;        /* what is found is summed up */
+	bool starting;        /* until agent_runtime_start() ends: what is found is summed up */
 	bool probed;          /* a probe could be attached once: the kernel takes them */
 	bool refused;         /* the kernel refuses probes, said */
 	bool native_refused;  /* those of native functions alone, said */
