@@ -227,10 +227,22 @@ int python_attr_count(const struct python *p, uint64_t type)
 	return (int)v.count;
 }
 
-/* Where the values of the instance are that its class's keys number; 0: it has a dict. */
-static uint64_t instance_values(const struct python *p, uint64_t object, uint64_t flags)
+/* 3.13: only objects without slots have inline values. 3.14: they stand behind the slots. */
+static uint64_t inline_offset(const struct python *p, uint64_t type)
 {
-	uint64_t word;
+	uint64_t size = 0;
+
+	if (p->offsets.version < 0x30e)
+		return p->layout.values_offset;
+	size = python_pointer(p, type + p->offsets.type_basicsize);
+	return size < SLOT_OFFSET_MAX ? size + VALUES_HEAD : p->layout.values_offset;
+}
+
+/* Where the values of the instance are that its class's keys number; 0: it has a dict. */
+static uint64_t instance_values(const struct python *p, uint64_t object, uint64_t type,
+				uint64_t flags)
+{
+	uint64_t word, values;
 	uint8_t head[VALUES_HEAD];
 
 	switch (p->layout.values) {
@@ -243,12 +255,13 @@ static uint64_t instance_values(const struct python *p, uint64_t object, uint64_
 		word = python_pointer(p, object - MANAGED_DICT);
 		return word & 1 ? word + 1 : 0;
 	case PYTHON_VALUES_INLINE:
-		if (!(flags & FLAG_INLINE_VALUES) ||
-		    !python_read(p, object + p->layout.values_offset - VALUES_HEAD, head,
-				 sizeof(head)) ||
+		if (!(flags & FLAG_INLINE_VALUES))
+			return 0;
+		values = object + inline_offset(p, type);
+		if (!python_read(p, values - VALUES_HEAD, head, sizeof(head)) ||
 		    !head[VALUES_VALID])
 			return 0;
-		return object + p->layout.values_offset;
+		return values;
 	default:
 		return 0;
 	}
@@ -278,7 +291,7 @@ uint64_t python_attr(const struct python *p, uint64_t object, const char *name)
 
 	if (!type || !python_read(p, type + p->offsets.type_flags, &flags, sizeof(flags)))
 		return 0;
-	values = instance_values(p, object, flags);
+	values = instance_values(p, object, type, flags);
 	if (values) {
 		i = python_attr_index(p, type, name);
 		if (i >= 0)
