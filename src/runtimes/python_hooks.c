@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -66,8 +67,27 @@ static int function_read(const struct python *p, const char *name, uint64_t addr
 	return err;
 }
 
-/* Does the function call `target`, directly or by way of the procedure linkage, or end in it? */
-static bool leads_to(const struct python *p, const struct function *f, uint64_t target)
+/* An entry of the procedure linkage is one jump by a slot. */
+static bool is_linkage(const struct python *p, uint64_t address, const char *symbol)
+{
+	struct function f;
+	struct disasm d;
+	bool is = false;
+
+	if (!function_read(p, symbol, address, 0, &f) &&
+	    !disasm_function(f.code, f.length, f.address, false, &d)) {
+		is = d.jump_count == 1 && !d.return_count && d.jumps[0].kind == DISASM_SLOT &&
+		     python_slot_is(&p->image, d.jumps[0].target, symbol);
+		disasm_free(&d);
+	}
+	function_free(&f);
+	return is;
+}
+
+/* Does the function call the one at `target`, directly or by way of the procedure linkage, or end
+ * in it? */
+static bool leads_to(const struct python *p, const struct function *f, uint64_t target,
+		     const char *symbol)
 {
 	struct disasm d;
 	bool found = false;
@@ -76,26 +96,11 @@ static bool leads_to(const struct python *p, const struct function *f, uint64_t 
 		return false;
 	for (size_t i = 0; !found && i < d.jump_count; i++) {
 		const struct disasm_jump *j = &d.jumps[i];
-		struct function stub;
 
 		if (j->kind == DISASM_SLOT)
-			found = python_pointer(p, j->target) == target;
+			found = python_slot_is(&p->image, j->target, symbol);
 		else if (j->kind != DISASM_INDIRECT)
-			found = j->target == target;
-		if (found || j->kind == DISASM_SLOT || j->kind == DISASM_INDIRECT)
-			continue;
-		/* An entry of the procedure linkage is one jump by a slot. */
-		if (!function_read(p, "", j->target, 0, &stub)) {
-			struct disasm inner;
-
-			if (!disasm_function(stub.code, 32, stub.address, false, &inner)) {
-				found = inner.jump_count == 1 &&
-					inner.jumps[0].kind == DISASM_SLOT &&
-					python_pointer(p, inner.jumps[0].target) == target;
-				disasm_free(&inner);
-			}
-		}
-		function_free(&stub);
+			found = j->target == target || is_linkage(p, j->target, symbol);
 	}
 	disasm_free(&d);
 	return found;
@@ -193,19 +198,20 @@ static uint64_t builtin_function(const struct python *p, uint64_t object)
 }
 
 /*
- * One way to make a Context. It is left out when all it does is to call `covered_by`, which has a
- * probe; were both probed, each copy would be told twice.
+ * One way to make a Context. It is left out when all it does is to call the one with the symbol
+ * `covered_by`, which has a probe; were both probed, each copy would be told twice.
  */
 static int find_copy(struct python *p, const char *name, uint64_t address, uint64_t size,
-		     uint64_t covered_by, char **ret_why)
+		     const char *covered_by, char **ret_why)
 {
+	uint64_t target = covered_by ? python_symbol(&p->image, covered_by, NULL) : 0;
 	struct function f;
 	int err;
 
 	err = function_read(p, name, address, size, &f);
 	if (err)
 		err = python_refuse(ret_why, "%s can't be found in its file", name);
-	else if (!covered_by || !leads_to(p, &f, covered_by))
+	else if (!target || !leads_to(p, &f, target, covered_by))
 		err = add_copy(p, &f, ret_why);
 	function_free(&f);
 	return err;
@@ -215,36 +221,38 @@ static int find_copies(struct python *p, char **ret_why)
 {
 	static const char *const names[] = { "PyContext_CopyCurrent", "PyContext_Copy",
 					     "PyContext_New" };
-	uint64_t sizes[3] = { 0 }, symbols[3];
 	uint64_t tp_new = python_pointer(p, p->context_type + p->offsets.type_new);
 	uint64_t copy = python_c_method(p, p->context_type, "copy");
 	int err = 0;
 
-	for (int i = 0; !err && i < 3; i++) {
-		symbols[i] = python_symbol(&p->image, names[i], &sizes[i]);
-		err = symbols[i] ? find_copy(p, names[i], symbols[i], sizes[i], 0, ret_why)
-				 : python_refuse(ret_why, "it has no symbol %s", names[i]);
+	for (size_t i = 0; !err && i < sizeof(names) / sizeof(names[0]); i++) {
+		uint64_t size = 0, address = python_symbol(&p->image, names[i], &size);
+
+		err = address ? find_copy(p, names[i], address, size, NULL, ret_why)
+			      : python_refuse(ret_why, "it has no symbol %s", names[i]);
 	}
 	if (!err && (!tp_new || !copy))
 		err = python_refuse(ret_why, "the type Context has no %s",
 				    tp_new ? "method copy" : "constructor");
 	if (!err)
-		err = find_copy(p, "Context()", tp_new, 0, symbols[2], ret_why);
+		err = find_copy(p, "Context()", tp_new, 0, "PyContext_New", ret_why);
 	if (!err)
-		err = find_copy(p, "Context.copy", copy, 0, symbols[1], ret_why);
+		err = find_copy(p, "Context.copy", copy, 0, "PyContext_Copy", ret_why);
 	return err;
 }
 
 /* Of the interpreter's own file? */
 static bool is_inside(const struct python *p, uint64_t address)
 {
+	struct stat here, interpreter;
 	uint64_t offset;
 	char *path;
 	bool inside;
 
 	if (python_locate(p->base.pid, address, &path, &offset))
 		return false;
-	inside = strcmp(path, p->image.path) == 0;
+	inside = !stat(path, &here) && !stat(p->image.path, &interpreter) &&
+		 here.st_ino == interpreter.st_ino && here.st_dev == interpreter.st_dev;
 	free(path);
 	return inside;
 }
@@ -265,8 +273,7 @@ static int find_copy_context(struct python *p, char **ret_why)
 	p->copy_context_known = true;
 	if (!is_inside(p, function))
 		return 0;
-	return find_copy(p, "copy_context", function, 0,
-			 python_symbol(&p->image, "PyContext_CopyCurrent", NULL), ret_why);
+	return find_copy(p, "copy_context", function, 0, "PyContext_CopyCurrent", ret_why);
 }
 
 static bool has_hook(const struct python *p, enum runtime_hook_kind kind)

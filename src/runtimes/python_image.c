@@ -147,10 +147,13 @@ int python_mappings(uint32_t pid, python_mapping_fn fn, void *ctx)
 	return err;
 }
 
-/* The mapped file as we can open it; malloc'd. */
+/*
+ * The mapped file as we can open it; malloc'd. The name is as seen from the root of the process's
+ * mounts: mostly its own root, but with chroot ours may be nearer. Else the mapping itself.
+ */
 static char *open_path(uint32_t pid, const struct python_mapping *m)
 {
-	char *path = NULL;
+	char *path;
 	struct stat st;
 
 	if (asprintf(&path, "/proc/%u/root%s", pid, m->name) < 0)
@@ -158,9 +161,11 @@ static char *open_path(uint32_t pid, const struct python_mapping *m)
 	if (!stat(path, &st) && st.st_ino == m->inode)
 		return path;
 	free(path);
-	return asprintf(&path, "/proc/%u/map_files/%" PRIx64 "-%" PRIx64, pid, m->start, m->end) < 0
-		       ? NULL
-		       : path;
+	if (!stat(m->name, &st) && st.st_ino == m->inode)
+		return strdup(m->name);
+	if (asprintf(&path, "/proc/%u/map_files/%" PRIx64 "-%" PRIx64, pid, m->start, m->end) < 0)
+		return NULL;
+	return path;
 }
 
 int python_image_open(uint32_t pid, const struct python_mapping *m, struct python_image *ret)
@@ -208,6 +213,47 @@ uint64_t python_symbol(const struct python_image *image, const char *name, uint6
 	}
 	elf_close(&e);
 	return address;
+}
+
+/* The symbol that one of the relocations fills `slot` with. */
+static const char *relocated(Elf *elf, uint64_t slot)
+{
+	Elf_Scn *section = NULL;
+
+	while ((section = elf_nextscn(elf, section))) {
+		GElf_Shdr header, symbols;
+		Elf_Scn *table;
+		Elf_Data *data, *names;
+
+		if (!gelf_getshdr(section, &header) || header.sh_type != SHT_RELA ||
+		    !header.sh_entsize || !(data = elf_getdata(section, NULL)) ||
+		    !(table = elf_getscn(elf, header.sh_link)) || !gelf_getshdr(table, &symbols) ||
+		    !(names = elf_getdata(table, NULL)))
+			continue;
+		for (size_t i = 0; i < header.sh_size / header.sh_entsize; i++) {
+			GElf_Rela rela;
+			GElf_Sym sym;
+
+			if (gelf_getrela(data, (int)i, &rela) && rela.r_offset == slot &&
+			    gelf_getsym(names, (int)GELF_R_SYM(rela.r_info), &sym))
+				return elf_strptr(elf, symbols.sh_link, sym.st_name);
+		}
+	}
+	return NULL;
+}
+
+bool python_slot_is(const struct python_image *image, uint64_t slot, const char *symbol)
+{
+	const char *name;
+	struct elf e;
+	bool is;
+
+	if (elf_open(image->path, &e))
+		return false;
+	name = relocated(e.elf, slot - image->bias);
+	is = name && strcmp(name, symbol) == 0;
+	elf_close(&e);
+	return is;
 }
 
 struct locate {

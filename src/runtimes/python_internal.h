@@ -77,6 +77,8 @@ int python_image_find(uint32_t pid, struct python_image *ret, char **ret_why);
 void python_image_free(struct python_image *image);
 /* A symbol of .dynsym or .symtab: its address in the process. 0 when absent. */
 uint64_t python_symbol(const struct python_image *image, const char *name, uint64_t *ret_size);
+/* Is this address of the image where it keeps the address of a symbol, filled or not yet? */
+bool python_slot_is(const struct python_image *image, uint64_t slot, const char *symbol);
 /* The mapped file that holds `address`, and where in it: malloc'd path as we can open it. 0 or
  * -errno. */
 int python_locate(uint32_t pid, uint64_t address, char **ret_path, uint64_t *ret_offset);
