@@ -31,7 +31,7 @@ class Answers(asyncio.Protocol):
 
     def on_message_complete(self):
         m = re.match(rb"/work/([^?]*)(?:\?ms=(\d+))?", self.url)
-        delay = int(m[2]) if m and m[2] else random.choice(DELAYS_MS)
+        delay = int(m[2] or random.choice(DELAYS_MS)) if m else 0
         body = b'{"id": "%s", "agent": "writer", "text": "hello"}' % (m[1] if m else b"")
         if delay:
             self.loop.call_later(delay / 1000, self.transport.write, HEAD % len(body) + body)
