@@ -28,41 +28,51 @@ static __always_inline u64 python_first_frame(const struct python_layout *l, u64
 	return frame && l->cframe_frame != PYTHON_NONE ? user_word(frame + l->cframe_frame) : frame;
 }
 
-/* The word at `offset` of the memory that was read into `scratch`. */
+/*
+ * The scratch of the record that a walk fills: a frame, and behind it what is the same for all
+ * frames. There and not on the stack, because the verifier doesn't follow what is there: it would
+ * walk all frames once for each way by which a number came about.
+ */
+enum { SCRATCH_FRAME = SITE_SCRATCH - 2, SCRATCH_BYTES = SCRATCH_FRAME, SCRATCH_OWNER_SKIP };
+
+/* Fills it, and gives the running frame; 0: none. */
+static __always_inline u64 python_walk_begin(const struct python_layout *l, u64 *scratch, u64 state)
+{
+	u32 last = l->frame_code > l->frame_previous ? l->frame_code : l->frame_previous;
+
+	scratch[SCRATCH_OWNER_SKIP] = 1 << 8; /* no byte is */
+	if (l->frame_owner != PYTHON_NONE) {
+		scratch[SCRATCH_OWNER_SKIP] = l->frame_owner_skip;
+		if (l->frame_owner > last)
+			last = l->frame_owner;
+	}
+	scratch[SCRATCH_BYTES] = (last / sizeof(u64) + 1) * sizeof(u64);
+	return python_first_frame(l, state);
+}
+
+/* The word at `offset` of what was read. */
 static __always_inline u64 scratch_word(const u64 *scratch, u32 offset)
 {
 	return scratch[offset / sizeof(u64) % SITE_SCRATCH];
 }
 
-/* Bytes of a frame that have to be read. */
-static __always_inline u32 python_frame_bytes(const struct python_layout *l)
-{
-	u32 last = l->frame_code > l->frame_previous ? l->frame_code : l->frame_previous;
-
-	if (l->frame_owner != PYTHON_NONE && l->frame_owner > last)
-		last = l->frame_owner;
-	return (last / sizeof(u64) + 1) * sizeof(u64);
-}
-
-/* -1: it could not be read. `bytes` from the above. */
+/* -1: it could not be read. */
 static __always_inline int python_frame_read(const struct python_layout *l, u64 *scratch,
-					     u64 address, u64 bytes, struct python_frame *ret)
+					     u64 address, struct python_frame *ret)
 {
-	u8 owner;
+	u64 bytes = scratch[SCRATCH_BYTES], owner;
 
 	barrier_var(bytes); /* what is compared is what is used */
-	if (bytes > SITE_SCRATCH * sizeof(u64) ||
+	if (bytes > SCRATCH_FRAME * sizeof(u64) ||
 	    bpf_probe_read_user(scratch, bytes, (const void *)address)) {
 		count_drop(DROP_PYTHON_READ_FAULT);
 		return -1;
 	}
 	ret->code = scratch_word(scratch, l->frame_code) & ~(u64)l->reference_tags;
 	ret->previous = scratch_word(scratch, l->frame_previous);
-	if (l->frame_owner != PYTHON_NONE) {
-		owner = scratch_word(scratch, l->frame_owner) >> l->frame_owner % sizeof(u64) * 8;
-		if (owner >= l->frame_owner_skip)
-			ret->code = 0;
-	}
+	owner = scratch_word(scratch, l->frame_owner) >> l->frame_owner % sizeof(u64) * 8;
+	if ((owner & 0xff) >= scratch[SCRATCH_OWNER_SKIP])
+		ret->code = 0;
 	return 0;
 }
 

@@ -6,7 +6,7 @@
  */
 #include "python_frames.bpf.h"
 
-enum { ROUTE_FRAMES_MAX = 32, DICT_ENTRIES_MAX = 64, DICT_CHUNK = 4, DICT_ENTRY_BYTES_MAX = 24 };
+enum { ROUTE_FRAMES_MAX = 32, DICT_ENTRIES_MAX = 48, DICT_CHUNK = 4, DICT_ENTRY_BYTES_MAX = 24 };
 enum { STR_LENGTH = 16, STR_STATE = 32 }; /* of PyASCIIObject, all versions */
 
 /* The entries of a dict's keys. */
@@ -40,14 +40,20 @@ static __noinline int dict_entries_of(const struct python_layout *l, u64 dict,
 	return 0;
 }
 
-struct dict_scan {
-	struct dict_entries e;
-	u64 root_path, inner; /* found: the str, and scope["fastapi"], a dict */
-	bool inside;          /* that one is scanned */
+/* In the record's scratch, behind what a chunk of entries takes: its content is nothing that the
+ * verifier follows, so one more found key is no state more. */
+enum {
+	FOUND_ROOT_PATH = DICT_CHUNK * DICT_ENTRY_BYTES_MAX / 8, /* a str */
+	FOUND_FASTAPI,                                           /* scope["fastapi"], a dict */
 };
 
-static __always_inline void route_entry(const struct python_layout *l, struct route_record *r,
-					struct dict_scan *s, u64 key, u64 value)
+struct dict_scan {
+	struct dict_entries e;
+	bool inside; /* scope["fastapi"] is scanned */
+};
+
+static __noinline void route_entry(const struct python_layout *l, struct route_record *r,
+				   struct dict_scan *s, u64 key, u64 value)
 {
 	if (!key)
 		return;
@@ -61,31 +67,30 @@ static __always_inline void route_entry(const struct python_layout *l, struct ro
 	else if (key == l->key_router)
 		r->router = value;
 	else if (key == l->key_root_path)
-		s->root_path = value;
+		r->scratch[FOUND_ROOT_PATH] = value;
 	else if (key == l->key_fastapi)
-		s->inner = value;
+		r->scratch[FOUND_FASTAPI] = value;
 }
 
 /* Some entries at once. */
 static __noinline int route_chunk(const struct python_layout *l, struct route_record *r,
 				  struct dict_scan *s, u32 from)
 {
-	u64 words[DICT_CHUNK * DICT_ENTRY_BYTES_MAX / sizeof(u64)] = {};
+	u32 stride = s->e.bytes / sizeof(u64), first = stride - 2, i;
 	u64 count = s->e.count - from, bytes;
-	u32 i;
 
-	barrier_var(count);
 	if (count > DICT_CHUNK)
 		count = DICT_CHUNK;
-	bytes = count * (s->e.bytes == 16 ? 16 : DICT_ENTRY_BYTES_MAX);
-	if (bpf_probe_read_user(words, bytes, (const void *)(s->e.at + (u64)from * s->e.bytes)))
+	bytes = count * s->e.bytes;
+	barrier_var(bytes); /* what is compared is what is used */
+	if (bytes > sizeof(r->scratch) ||
+	    bpf_probe_read_user(r->scratch, bytes, (const void *)(s->e.at + from * s->e.bytes)))
 		return -1;
-#pragma unroll
-	for (i = 0; i < DICT_CHUNK; i++) {
-		if (s->e.bytes == 16)
-			route_entry(l, r, s, words[2 * i], words[2 * i + 1]);
-		else
-			route_entry(l, r, s, words[3 * i + 1], words[3 * i + 2]);
+	for (i = 0; i < DICT_CHUNK && i < count; i++) {
+		u32 at = i * stride + first;
+
+		route_entry(l, r, s, r->scratch[at % SITE_SCRATCH],
+			    r->scratch[(at + 1) % SITE_SCRATCH]);
 	}
 	return 0;
 }
@@ -139,13 +144,14 @@ static __noinline int route_scope(const struct python_layout *l, struct route_re
 	r->scope = scope;
 	if (!scope || !l->key_route)
 		return 0;
+	r->scratch[FOUND_ROOT_PATH] = r->scratch[FOUND_FASTAPI] = 0;
 	err = route_dict(l, r, &s, scope);
-	if (!err && s.inner) {
+	if (!err && r->scratch[FOUND_FASTAPI]) {
 		s.inside = true;
-		err = route_dict(l, r, &s, s.inner);
+		err = route_dict(l, r, &s, r->scratch[FOUND_FASTAPI]);
 	}
-	if (!err && s.root_path)
-		err = route_root_path(l, r, s.root_path);
+	if (!err && r->scratch[FOUND_ROOT_PATH])
+		err = route_root_path(l, r, r->scratch[FOUND_ROOT_PATH]);
 	if (err) {
 		count_drop(DROP_PYTHON_READ_FAULT);
 		r->route = r->route_context = r->endpoint = r->router = 0;
@@ -182,7 +188,7 @@ static __noinline u64 python_value(const struct python_layout *l, u64 object, u3
 
 struct route_walk {
 	u64 frame;
-	u32 frame_bytes, pid;
+	u32 pid;
 	u32 kind, arg; /* of the frame that tells the route; 0: none */
 };
 
@@ -211,7 +217,7 @@ static __noinline bool route_step(const struct python_layout *l, struct route_re
 	struct python_frame f = {};
 	u32 n = r->unknown_count;
 
-	if (python_frame_read(l, r->scratch, w->frame, w->frame_bytes, &f))
+	if (python_frame_read(l, r->scratch, w->frame, &f))
 		return true;
 	if (f.code) {
 		class_ = python_class(w->pid, f.code);
@@ -240,17 +246,14 @@ __noinline int python_route(u32 pid, u64 state, u64 conn_id)
 
 	if (!l)
 		return 0;
-	w.frame_bytes = python_frame_bytes(l);
-	w.frame = python_first_frame(l, state);
-	if (!w.frame)
-		return 0;
 	r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
 	if (!r) {
 		ring_lost();
 		return 0;
 	}
 	__builtin_memset(r, 0, __builtin_offsetof(struct route_record, scratch));
-	for (i = 0; i < ROUTE_FRAMES_MAX; i++) {
+	w.frame = python_walk_begin(l, r->scratch, state);
+	for (i = 0; i < ROUTE_FRAMES_MAX && w.frame; i++) {
 		if (route_step(l, r, &w))
 			break;
 	}

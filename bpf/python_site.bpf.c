@@ -7,74 +7,43 @@
 
 struct site_walk {
 	u64 frame; /* the next one */
-	u32 frame_bytes, pid;
+	u64 work;  /* the frame that runs an item */
+	u32 pid;
 	u32 walk; /* WALK_* */
 };
 
-/* Arguments are all that stays while a function runs, as a rule. */
-static __noinline u64 arguments_mix(const struct python_layout *l, u64 frame, u32 count)
-{
-	enum { MIXED_MAX = 4 };
-	u64 mix = 0;
-	u32 i;
-
-	for (i = 0; i < MIXED_MAX && i < count; i++)
-		mix = (mix ^ python_local(l, frame, i)) * 0x9e3779b97f4a7c15ull;
-	return mix;
-}
-
-static __always_inline void site_span_add(const struct python_layout *l, struct site_record *r,
-					  u64 frame, u32 arg)
-{
-	u32 n = r->span_count;
-
-	if (n >= SITE_SPANS_MAX)
-		return;
-	r->spans[n & (SITE_SPANS_MAX - 1)].frame = frame;
-	r->spans[n & (SITE_SPANS_MAX - 1)].args = arguments_mix(l, frame, arg >> 16);
-	r->spans[n & (SITE_SPANS_MAX - 1)].rule = arg & 0xffff;
-	r->span_count = n + 1;
-}
-
-static __always_inline void site_unknown_add(struct site_record *r, u64 code)
-{
-	u32 n = r->unknown_count;
-
-	if (n >= SITE_UNKNOWN_MAX)
-		return;
-	r->unknown[n & (SITE_UNKNOWN_MAX - 1)] = code;
-	r->unknown_count = n + 1;
-}
-
-/* What one code object says. True: nothing further out is of interest. */
-static __always_inline bool site_code(const struct python_layout *l, struct site_record *r,
-				      const struct site_walk *w, u64 code)
+/* What one code object says. True: nothing further out is of interest. (What needs more of a frame
+ * is looked at behind the loop, where the verifier sees it once.) */
+static __always_inline bool site_code(struct site_record *r, struct site_walk *w, u64 code)
 {
 	const struct code_class *class_ = python_class(w->pid, code);
+	u32 n, kind;
 
 	if (!class_) {
-		site_unknown_add(r, code);
+		n = r->unknown_count;
+		if (n < SITE_UNKNOWN_MAX) {
+			r->unknown[n & (SITE_UNKNOWN_MAX - 1)] = code;
+			r->unknown_count = n + 1;
+		}
 		return false;
 	}
-	switch (class_->kind) {
-	case CODE_SPAN:
-		site_span_add(l, r, w->frame, class_->arg);
-		/* fallthrough */
-	case CODE_APPLICATION:
+	kind = class_->kind;
+	if (kind == CODE_APPLICATION || kind == CODE_SPAN) {
+		n = r->span_count;
+		if (kind == CODE_SPAN && n < SITE_SPANS_MAX) {
+			r->spans[n & (SITE_SPANS_MAX - 1)].frame = w->frame;
+			r->spans[n & (SITE_SPANS_MAX - 1)].rule = class_->arg;
+			r->span_count = n + 1;
+		}
 		if (!r->caller)
 			r->caller = code;
 		return !(w->walk & (WALK_WORK | WALK_ALL));
-	case CODE_WORK:
-		r->work = python_local(l, w->frame, 0);
-		/* fallthrough */
-	case CODE_POOL:
-		r->flags |= SITE_POOLED;
-		return true;
-	case CODE_STOP:
-		return true;
-	default:
-		return false;
 	}
+	if (kind == CODE_WORK)
+		w->work = w->frame;
+	if (kind == CODE_WORK || kind == CODE_POOL)
+		r->flags |= SITE_POOLED;
+	return kind == CODE_WORK || kind == CODE_POOL || kind == CODE_STOP;
 }
 
 /* One frame. True: the walk is over. */
@@ -83,14 +52,28 @@ static __noinline bool site_step(const struct python_layout *l, struct site_reco
 {
 	struct python_frame f = {};
 
-	if (python_frame_read(l, r->scratch, w->frame, w->frame_bytes, &f)) {
+	if (python_frame_read(l, r->scratch, w->frame, &f)) {
 		r->flags |= SITE_CUT;
 		return true;
 	}
-	if (f.code && site_code(l, r, w, f.code))
+	if (f.code && site_code(r, w, f.code))
 		return true;
 	w->frame = f.previous;
 	return !f.previous;
+}
+
+/* Until now a span's rule is what its code's class says: the number of arguments as well. Arguments
+ * are all that stays while a function runs, as a rule. */
+static __noinline void site_span_finish(const struct python_layout *l, struct site_span *span)
+{
+	enum { MIXED_MAX = 4 };
+	u32 count = span->rule >> 16, i;
+	u64 mix = 0;
+
+	for (i = 0; i < MIXED_MAX && i < count; i++)
+		mix = (mix ^ python_local(l, span->frame, i)) * 0x9e3779b97f4a7c15ull;
+	span->args = mix;
+	span->rule &= 0xffff;
 }
 
 __noinline int python_site(u32 pid, u64 state, u64 conn_id, u32 walk)
@@ -98,14 +81,10 @@ __noinline int python_site(u32 pid, u64 state, u64 conn_id, u32 walk)
 	const struct python_layout *l = python_layout_of(pid);
 	struct site_walk w = { .pid = pid, .walk = walk };
 	struct site_record *r;
-	bool done = false;
+	bool done;
 	int i;
 
 	if (!l)
-		return 0;
-	w.frame_bytes = python_frame_bytes(l);
-	w.frame = python_first_frame(l, state);
-	if (!w.frame)
 		return 0;
 	r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
 	if (!r) {
@@ -113,8 +92,14 @@ __noinline int python_site(u32 pid, u64 state, u64 conn_id, u32 walk)
 		return 0;
 	}
 	__builtin_memset(r, 0, __builtin_offsetof(struct site_record, scratch));
+	w.frame = python_walk_begin(l, r->scratch, state);
+	done = !w.frame;
 	for (i = 0; i < FRAMES_MAX && !done; i++)
 		done = site_step(l, r, &w);
+	if (w.work)
+		r->work = python_local(l, w.work, 0);
+	for (i = 0; i < SITE_SPANS_MAX && i < r->span_count; i++)
+		site_span_finish(l, &r->spans[i]);
 	if (!done) {
 		r->flags |= SITE_CUT;
 		count_drop(DROP_PYTHON_STACK_CUT);
