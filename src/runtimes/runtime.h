@@ -70,9 +70,10 @@ typedef void (*runtime_code_fn)(void *ctx, uint64_t code, const struct code_clas
 struct runtime {
 	const char *name; /* "python", as in process.runtime.name */
 	/*
-	 * Does the process run this, and can it be trusted? 0: *ret. -ENOENT: it doesn't run it.
-	 * -EAGAIN: not yet, it starts. -ESRCH: it is gone. -EOPNOTSUPP: it does but isn't
-	 * supported or doesn't match; *ret_why (malloc'd) says so in a sentence without its end.
+	 * Does the process run this, and can it be trusted? 0: *ret, which borrows the options.
+	 * -ENOENT: it doesn't run it. -EAGAIN: not yet, it starts. -ESRCH: it is gone. -EOPNOTSUPP:
+	 * it does but isn't supported or doesn't match; *ret_why (malloc'd) says so in a sentence
+	 * without its end.
 	 */
 	int (*open)(const struct runtime_options *options, uint32_t pid,
 		    struct runtime_process **ret, char **ret_why);
