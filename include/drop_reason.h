@@ -51,6 +51,16 @@
 	  "client spans without a parent: other work of the process may have made the call")    \
 	X(PARENT_EVENTS_LOST, "parent_events_lost",                                             \
 	  "client spans without a parent: events were lost meanwhile")                          \
+	X(PARENT_OUTSIDE, "parent_outside", "client spans made by what no request has begun")   \
+	X(PARENT_CONTEXT_AMBIGUOUS, "parent_context_ambiguous",                                 \
+	  "client spans without a parent: their context served two requests")                   \
+	X(PARENT_LIMIT, "parent_limit",                                                         \
+	  "client spans without a parent: too many waited for their request's answer")          \
+	X(CONTEXT_LIMIT, "context_limit",                                                       \
+	  "contexts of a runtime forgotten because there were too many")                        \
+	X(SPAN_LIMIT, "span_limit", "custom spans given up because too many were open")         \
+	X(SPAN_UNFINISHED, "span_unfinished",                                                   \
+	  "native custom spans dropped: their function never returned")                         \
 	X(PARENT_NO_REQUEST, "parent_no_request",                                               \
 	  "client spans made while no request was being handled")                               \
 	X(SAMPLED_OUT, "sampled_out", "spans not kept by the sampler")                          \

@@ -26,6 +26,8 @@ void http1_finish(struct connection *c, struct exchange *ex, uint64_t end_ns)
 	http1_forget(st, ex);
 	if (!(ex->scratch[0] & EX_HEAD_DONE))
 		http1_span_unread_request(ex, &st->net);
+	if (ex->route)
+		http1_span_route(ex);
 	exchange_end(ex, end_ns);
 }
 

@@ -340,6 +340,8 @@ static ssize_t read_response_head(struct connection *c, const uint8_t *data, siz
 		connection_count_drop(c, DROP_RESPONSE_WITHOUT_REQUEST);
 	else if (!(ex->scratch[0] & EX_HAS_STATUS))
 		http1_span_status(ex->span, line.status);
+	if (ex && !(ex->scratch[0] & EX_HAS_STATUS))
+		exchange_answered(ex);
 	if (ex)
 		ex->scratch[0] |= EX_HAS_STATUS;
 	if (!framed)

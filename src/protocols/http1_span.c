@@ -336,6 +336,20 @@ void http1_span_unread_request(struct exchange *ex, const struct net_text *net)
 	net_add_peer(ex->span, net, ex->conn);
 }
 
+void http1_span_route(struct exchange *ex)
+{
+	struct slice method = span_name(ex->span), route = slice_str(ex->route);
+	struct buf name = { 0 };
+
+	buf_append(&name, method.data, method.len);
+	buf_append_char(&name, ' ');
+	buf_append(&name, route.data, route.len);
+	if (!name.failed)
+		span_set_name(ex->span, slice_of(name.data, name.len));
+	span_add_str(ex->span, "http.route", route);
+	buf_free(&name);
+}
+
 void http1_span_status(struct span *s, int status)
 {
 	char text[16];

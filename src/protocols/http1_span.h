@@ -26,6 +26,8 @@ void http1_span_request(struct exchange *ex, const struct http1_request_line *li
 			struct buf *work);
 /* The answer came before the request's head was whole: only the connection is known. */
 void http1_span_unread_request(struct exchange *ex, const struct net_text *net);
+/* The template that the request matched, ex->route. */
+void http1_span_route(struct exchange *ex);
 /* The final status of the answer. */
 void http1_span_status(struct span *s, int status);
 

@@ -68,6 +68,7 @@ void connection_free(struct connection *c)
 	forget_protocol(c);
 	list_remove(&c->node);
 	hash_remove(&c->tracer->connections, c->info.conn_id);
+	link_conn_close(c->tracer->linker, c->info.conn_id);
 	free(c);
 }
 
@@ -264,12 +265,30 @@ static bool pass_lost(struct connection *c, const struct io_event *ev)
 	return false;
 }
 
+/* What the runtime says of a transfer of a connection that is or may be served. */
+static void see_runtime(struct connection *c, const struct io_event *ev)
+{
+	struct exchange *ex = exchange_first(c);
+
+	if (c->role == ROLE_CLIENT || ev->error || !ev->length)
+		return;
+	if (ev->dir == IO_RECV) {
+		link_conn_read(c->tracer->linker, ev->pid, c->info.conn_id, ev->context);
+		return;
+	}
+	if (!(ev->flags & IO_SAME_CALL))
+		c->answer_number = ex ? ex->number : 0;
+	if (ex && ev->route)
+		exchange_set_route(ex, ev->route);
+}
+
 void connection_feed(struct connection *c, const struct io_event *ev)
 {
 	if (c->ignored)
 		return;
 	c->event = ev;
 	c->last_event_ns = ev->ts_ns;
+	see_runtime(c, ev);
 	if (ev->flags & IO_LOST) {
 		if (pass_lost(c, ev))
 			feed(c, ev);

@@ -34,6 +34,9 @@ struct exchange {
 	bool has_context;     /* a traceparent came with the request: */
 	uint8_t trace_id[TRACE_ID_BYTES], parent_span_id[SPAN_ID_BYTES], trace_flags;
 	uint64_t scratch[4];     /* the protocol's own, zeroed */
+	uint64_t number;         /* counts the exchanges of its connection */
+	bool has_code;           /* code.* of what answers */
+	char *route;             /* the template that it matched, owned; NULL: not known, or none */
 	struct request *request; /* link.c: the open request (server) */
 	struct call *call;       /* link.c: the call in flight (client) */
 };
@@ -50,6 +53,8 @@ struct connection {
 	uint32_t undetected_events;
 	struct list exchanges; /* oldest first */
 	uint32_t exchange_count;
+	uint64_t last_number;
+	uint64_t answer_number; /* of the first exchange when the transfer began that is fed */
 	const struct io_event *event; /* the event being fed, NULL outside */
 	uint64_t last_event_ns;
 	struct list node; /* tracer: by last use */
@@ -83,6 +88,8 @@ void exchange_drop(struct exchange *ex);
 /* What begins the request is known whole, so it may be handled: calls before that are not its own.
  */
 void exchange_head_read(struct exchange *ex);
+/* The final answer to the first exchange has begun in the event being fed. */
+void exchange_answered(struct exchange *ex);
 /* The traceparent and tracestate of the request; a malformed traceparent is ignored, as W3C says.
  */
 void exchange_set_context(struct exchange *ex, struct slice traceparent, struct slice tracestate);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "trace/link_internal.h"
+#include "trace/link_context.h"
 
 struct linker *linker_new(const struct linker_ops *ops, struct stats *stats)
 {
@@ -24,26 +24,82 @@ struct linker *linker_new(const struct linker_ops *ops, struct stats *stats)
 
 static void process_put(struct process *p)
 {
-	if (p && --p->refs == 0)
-		free(p);
+	if (!p || --p->refs)
+		return;
+	link_contexts_free(p->contexts);
+	free(p);
+}
+
+struct request *link_request_get(struct request *r)
+{
+	if (r)
+		r->refs++;
+	return r;
 }
 
 void link_request_put(struct request *r)
 {
 	if (!r || --r->refs)
 		return;
+	link_conn_put(r->conn);
 	process_put(r->process);
 	free(r);
 }
 
+struct call *link_call_get(struct call *c)
+{
+	if (c)
+		c->refs++;
+	return c;
+}
+
+void link_call_put(struct call *c)
+{
+	while (c && --c->refs == 0) {
+		struct call *within = c->within;
+
+		link_request_put(c->of);
+		process_put(c->process);
+		free(c);
+		c = within;
+	}
+}
+
 void link_call_free(struct call *c)
 {
+	if (c->seq && !c->decided)
+		c->process->contexts->call_count--;
 	list_remove(&c->node);
 	list_remove(&c->by_request);
+	if (c->origin)
+		link_node_put(c->process->contexts, c->origin);
+	c->origin = NULL;
 	link_request_put(c->request);
-	process_put(c->process);
+	c->request = NULL;
 	span_free(c->span);
-	free(c);
+	c->span = NULL;
+	link_call_put(c);
+}
+
+/* What is known of its contexts names requests and calls, which name the process. */
+static void forget_contexts(struct linker *l, struct process *p, uint64_t now_ns)
+{
+	if (!p->contexts)
+		return;
+	link_look(l, p, now_ns, true);
+	link_contexts_clear(p->contexts);
+}
+
+/* Spans that wait go with what they wait for. */
+static void forget_calls(struct process *p)
+{
+	struct list *it, *tmp;
+
+	if (!p->contexts)
+		return;
+	list_each_safe(it, tmp, &p->contexts->calls)
+		link_call_free(list_entry(it, struct call, node));
+	link_contexts_clear(p->contexts);
 }
 
 void linker_free(struct linker *l)
@@ -57,13 +113,24 @@ void linker_free(struct linker *l)
 	list_each_safe(it, tmp, &l->waiting)
 		link_call_free(list_entry(it, struct call, node));
 	link_threads_free(l);
-	while (hash_next(&l->processes, &pos, NULL, &value))
+	while (hash_next(&l->processes, &pos, NULL, &value)) {
+		forget_calls(value);
 		process_put(value);
+	}
 	hash_free(&l->processes);
+	pos = 0;
+	while (hash_next(&l->conns, &pos, NULL, &value))
+		link_conn_put(value);
+	hash_free(&l->conns);
 	free(l);
 }
 
-static struct process *process_get(struct linker *l, uint32_t pid)
+struct process *link_process(struct linker *l, uint32_t pid)
+{
+	return hash_get(&l->processes, pid);
+}
+
+struct process *link_process_get(struct linker *l, uint32_t pid)
 {
 	struct process *p = hash_get(&l->processes, pid);
 
@@ -104,7 +171,7 @@ static void note_overlap(struct process *p, struct thread *t, struct request *r)
 struct request *link_request_begin(struct linker *l, struct exchange *ex)
 {
 	uint64_t now_ns = ex->span->start_ns;
-	struct process *p = process_get(l, ex->pid);
+	struct process *p = link_process_get(l, ex->pid);
 	struct thread *t = link_thread_get(l, ex->pid, ex->tid);
 	struct request *r = p && t ? calloc(1, sizeof(*r)) : NULL;
 
@@ -114,6 +181,8 @@ struct request *link_request_begin(struct linker *l, struct exchange *ex)
 	r->process = p;
 	p->refs++;
 	list_init(&r->calls);
+	list_init(&r->by_conn);
+	list_init(&r->pending);
 	r->tid = ex->tid;
 	r->blocking = !ex->nonblocking;
 	r->began_ns = now_ns;
@@ -132,6 +201,7 @@ struct request *link_request_begin(struct linker *l, struct exchange *ex)
 	}
 	t->independent = false;
 	note_overlap(p, t, r);
+	link_claim_begin(l, r, ex);
 	return r;
 }
 
@@ -143,9 +213,9 @@ void link_request_ids(struct request *r, const struct span *s, bool sampled)
 	r->known = true;
 }
 
-void link_request_head(struct request *r)
+bool link_request_sampled(const struct request *r)
 {
-	r->head_read = true;
+	return !r->known || r->flags & 1;
 }
 
 void link_request_active(struct request *r, const struct link_point *at)
@@ -191,6 +261,10 @@ void link_request_end(struct linker *l, struct request *r, uint64_t now_ns)
 	}
 	list_each_safe(it, tmp, &r->calls)
 		link_decide(l, list_entry(it, struct call, by_request), now_ns, false);
+	if (r->process->contexts) {
+		link_claim_end(l, r);
+		link_look(l, r->process, now_ns, false);
+	}
 	link_request_put(r);
 }
 
@@ -237,62 +311,84 @@ void link_connected(struct linker *l, const struct conn_info *info)
 	only->active = (struct link_point){ info->ts_ns, info->tid, info->turn };
 }
 
-struct call *link_call_begin(struct linker *l, uint32_t pid, uint64_t conn_id,
-			     const struct link_point *at)
+struct call *link_call_begin(struct linker *l, const struct link_origin *o)
 {
-	struct process *p = process_get(l, pid);
-	struct thread *t = link_thread_get(l, pid, at->tid);
+	struct process *p = link_process_get(l, o->pid);
+	struct thread *t = link_thread_get(l, o->pid, o->at.tid);
 	struct call *c = p && t ? calloc(1, sizeof(*c)) : NULL;
 
 	if (!c)
 		return NULL;
 	list_init(&c->node);
 	list_init(&c->by_request);
+	c->refs = 1;
 	c->process = p;
 	p->refs++;
-	c->tid = at->tid;
-	c->conn_id = conn_id;
-	c->began_ns = at->ns;
+	c->tid = o->at.tid;
+	c->conn_id = o->conn_id;
+	c->began_ns = o->at.ns;
 	c->why_none = DROP_PARENT_NO_REQUEST;
-	link_choose(l, t, c, at);
-	meet_others(p, c);
+	if (o->custom) {
+		c->is_custom = true;
+		memcpy(c->trace_id, o->custom->trace_id, sizeof(c->trace_id));
+		memcpy(c->span_id, o->custom->span_id, sizeof(c->span_id));
+	}
+	if (!link_choose_thread(t, c) && !c->is_custom)
+		link_choose_process(l, t, c, &o->at);
+	if (!c->is_custom)
+		meet_others(p, c);
 	if (c->rule == RULE_PROCESS && !c->loose)
-		c->request->active = *at;
+		c->request->active = o->at;
+	if (p->contexts)
+		link_call_origin(l, c, o);
 	return c;
+}
+
+/* Books of the calls on connections. */
+static void part(struct process *p, struct call *c, const struct link_point *at)
+{
+	p->calls_open--;
+	if (p->lone == c)
+		p->lone = NULL;
+	if (c->rule != RULE_PROCESS)
+		return;
+	/* The answer left before the call came back: the call is not what the request waited
+	 * for. */
+	if (c->request->ended)
+		p->background = true;
+	if (!c->loose && !c->overlapped)
+		c->request->active = *at;
 }
 
 void link_call_end(struct linker *l, struct call *c, struct span *s, const struct link_point *at)
 {
-	struct process *p = c->process;
-
-	p->calls_open--;
-	if (p->lone == c)
-		p->lone = NULL;
-	if (c->rule == RULE_PROCESS) {
-		/* The answer left before the call came back: the call is not what the request
-		 * waited for. */
-		if (c->request->ended)
-			p->background = true;
-		if (!c->loose && !c->overlapped)
-			c->request->active = *at;
+	if (!c->is_custom)
+		part(c->process, c, at);
+	if (c->within) {
+		c->within->open_within--;
+		if (s && at->ns > c->within->last_within_ns)
+			c->within->last_within_ns = at->ns;
 	}
 	c->span = s;
 	if (!s) {
+		c->dropped = true;
 		link_call_free(c);
 		return;
 	}
 	c->ended_ns = at->ns;
 	if (link_decide(l, c, at->ns, false))
 		return;
-	list_push(&l->waiting, &c->node);
-	list_push(&c->request->calls, &c->by_request);
+	if (!c->seq)
+		list_push(&l->waiting, &c->node);
+	if (c->request)
+		list_push(&c->request->calls, &c->by_request);
 }
 
 /* --- what makes the books doubtful, and time --- */
 
 void link_unseen(struct linker *l, uint32_t pid, uint64_t now_ns)
 {
-	struct process *p = process_get(l, pid);
+	struct process *p = link_process_get(l, pid);
 
 	if (!p)
 		return;
@@ -303,7 +399,7 @@ void link_unseen(struct linker *l, uint32_t pid, uint64_t now_ns)
 
 void link_opaque(struct linker *l, uint32_t pid)
 {
-	struct process *p = process_get(l, pid);
+	struct process *p = link_process_get(l, pid);
 
 	if (p)
 		p->multiplexed = true;
@@ -311,8 +407,56 @@ void link_opaque(struct linker *l, uint32_t pid)
 
 void link_process_exit(struct linker *l, uint32_t pid, uint64_t now_ns)
 {
+	struct process *p = link_process(l, pid);
+
 	link_threads_end(l, pid, now_ns);
+	if (p)
+		forget_contexts(l, p, now_ns);
 	process_put(hash_remove(&l->processes, pid));
+}
+
+/* --- runtimes --- */
+
+static struct contexts *contexts_get(struct linker *l, uint32_t pid)
+{
+	struct process *p = link_process_get(l, pid);
+
+	if (p && !p->contexts)
+		p->contexts = link_contexts_new();
+	if (p && !p->contexts)
+		stats_drop(l->stats, DROP_NO_MEMORY, 1);
+	return p ? p->contexts : NULL;
+}
+
+void link_runtime(struct linker *l, uint32_t pid, uint64_t now_ns)
+{
+	struct contexts *x = contexts_get(l, pid);
+
+	if (!x)
+		return;
+	/* Told again: something may have been missed. */
+	link_contexts_lost(l, link_process(l, pid));
+	x->runtime = true;
+	x->began_ns = now_ns;
+}
+
+bool link_custom(struct linker *l, uint32_t pid)
+{
+	return contexts_get(l, pid);
+}
+
+void link_process_changed(struct linker *l, uint32_t pid, uint64_t now_ns)
+{
+	struct process *p = link_process(l, pid);
+
+	if (!p || !p->contexts)
+		return;
+	link_contexts_lost(l, p);
+	link_look(l, p, now_ns, false);
+	p->contexts->runtime = false;
+	p->contexts->claims_ever = p->contexts->answers_bare = false;
+	p->contexts->early_proven = p->contexts->early_wrong = false;
+	p->contexts->workers = p->contexts->weak_ever = false;
 }
 
 void link_lost(struct linker *l, uint64_t now_ns)
@@ -327,6 +471,10 @@ void link_lost(struct linker *l, uint64_t now_ns)
 
 		list_each_safe(it, tmp, &p->requests)
 			list_entry(it, struct request, node)->lost = true;
+		if (!p->contexts)
+			continue;
+		link_contexts_lost(l, p);
+		link_look(l, p, now_ns, false);
 	}
 }
 
@@ -341,12 +489,30 @@ static void decide_waiting(struct linker *l, uint64_t now_ns, bool last)
 	}
 }
 
+static void look_everywhere(struct linker *l, uint64_t now_ns, bool last)
+{
+	size_t pos = 0;
+	void *value;
+
+	while (hash_next(&l->processes, &pos, NULL, &value)) {
+		struct process *p = value;
+
+		if (p->contexts && !list_empty(&p->contexts->calls))
+			link_look(l, p, now_ns, last);
+	}
+}
+
 void link_tick(struct linker *l, uint64_t now_ns)
 {
 	decide_waiting(l, now_ns, false);
+	if (now_ns < l->next_look_ns)
+		return;
+	l->next_look_ns = now_ns + LINK_LOOK_NS;
+	look_everywhere(l, now_ns, false);
 }
 
 void link_flush(struct linker *l, uint64_t now_ns)
 {
 	decide_waiting(l, now_ns, true);
+	look_everywhere(l, now_ns, true);
 }

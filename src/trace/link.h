@@ -15,6 +15,9 @@
  *
  * The decision waits since the evidence may come later: until the request ends, on sockets that do
  * not block always LINK_WAIT_NS.
+ *
+ * In a process whose runtime tells its contexts (link_runtime) none of these guesses are needed:
+ * link_context.h has the rules, and what is above serves only where they say nothing.
  */
 #ifndef TRACE_LINK_H
 #define TRACE_LINK_H
@@ -28,6 +31,7 @@
 #define LINK_WAIT_NS 300000000ull    /* how long a finished call waits for its parent */
 #define LINK_PROMPT_NS 5000000ull    /* "at once": the time a request may be silent before a call */
 #define LINK_SETUP_NS 1000000000ull  /* a process may set up this long behind its first call */
+#define LINK_LOOK_NS 10000000ull     /* how often calls that wait for time alone are looked at */
 #define LINK_DOUBT_NS 10000000000ull /* a request that was lost from sight may take this long */
 #define LINK_GRACE_NS \
 	50000000ull /* a child thread that was joined is gone this soon after its request */
@@ -43,10 +47,23 @@ struct request;
 struct call;
 
 struct linker_ops {
-	/* A client span, its parent decided. The receiver owns it. `parent_flags` is NULL for a
-	 * root. */
+	/* A client or custom span, its parent decided. The receiver owns it. `parent_flags` is NULL
+	 * for a root. */
 	void (*linked)(void *ctx, struct span *s, const uint8_t *parent_flags);
+	/* The W3C flags of a trace that begins with one of our own spans. */
+	uint8_t (*root_flags)(void *ctx, const uint8_t *trace_id);
 	void *ctx;
+};
+
+/* What begins a call: a client's request, a custom span. */
+struct link_origin {
+	uint32_t pid;
+	uint64_t conn_id; /* 0: on none */
+	struct link_point at;
+	uint64_t context;                /* the runtime's; 0: none */
+	const struct runtime_site *site; /* NULL: nothing is known of the frames */
+	struct call *within;             /* the custom span that it is made in; NULL: see lineage */
+	const struct span *custom;       /* a custom span itself, its ids set; else NULL */
 };
 
 struct linker *linker_new(const struct linker_ops *ops, struct stats *stats);
@@ -57,8 +74,11 @@ void linker_free(struct linker *l);
 struct request *link_request_begin(struct linker *l, struct exchange *ex);
 /* Its ids are known now or have changed. */
 void link_request_ids(struct request *r, const struct span *s, bool sampled);
-/* Its head was read whole: it may be handled from now on. */
-void link_request_head(struct request *r);
+/* Its head was read whole, in `context`: it may be handled from now on. */
+void link_request_head(struct linker *l, struct request *r, uint64_t context);
+/* The first bytes of its answer were written in `context` (0: in none, or it isn't known). */
+void link_request_root(struct linker *l, struct request *r, uint64_t context, uint64_t now_ns);
+bool link_request_sampled(const struct request *r);
 /* Bytes went over its connection. */
 void link_request_active(struct request *r, const struct link_point *at);
 /* A byte of its answer was sent by `tid`. */
@@ -69,9 +89,10 @@ void link_request_end(struct linker *l, struct request *r, uint64_t now_ns);
 /* A connection of the process is used for the first time; info->turn and connect_turn tell when the
  * thread asked for it. */
 void link_connected(struct linker *l, const struct conn_info *info);
-/* A call begins on a connection (0: on none). NULL when out of memory. */
-struct call *link_call_begin(struct linker *l, uint32_t pid, uint64_t conn_id,
-			     const struct link_point *at);
+/* A call begins. NULL when out of memory. The caller ends it. */
+struct call *link_call_begin(struct linker *l, const struct link_origin *o);
+/* Whether its span may be kept, as far as that is known. */
+bool link_call_sampled(const struct call *c);
 /* The call is over: its span (taken over; NULL: dropped) goes to ops.linked once the parent is
  * decided. Frees the call. */
 void link_call_end(struct linker *l, struct call *c, struct span *s, const struct link_point *at);
@@ -80,7 +101,7 @@ bool link_is_handling(struct linker *l, uint32_t pid);
 
 void link_thread_start(struct linker *l, uint32_t pid, uint32_t tid, uint32_t parent_tid,
 		       uint64_t now_ns);
-void link_thread_exit(struct linker *l, uint32_t tid, uint64_t now_ns);
+void link_thread_exit(struct linker *l, uint32_t pid, uint32_t tid, uint64_t now_ns);
 void link_process_exit(struct linker *l, uint32_t pid, uint64_t now_ns);
 /* A request is or was in flight until now whose beginning was not seen: the agent came later. */
 void link_unseen(struct linker *l, uint32_t pid, uint64_t now_ns);
@@ -91,6 +112,31 @@ void link_opaque(struct linker *l, uint32_t pid);
  * be that were not seen. */
 void link_lost(struct linker *l, uint64_t now_ns);
 void link_tick(struct linker *l, uint64_t now_ns);
+
+/* The contexts of the process's runtime are told from now on. */
+void link_runtime(struct linker *l, uint32_t pid, uint64_t now_ns);
+/* Custom spans of the process are told from now on. False: out of memory. */
+bool link_custom(struct linker *l, uint32_t pid);
+/* It runs another program: nothing that was known of its runtime holds. */
+void link_process_changed(struct linker *l, uint32_t pid, uint64_t now_ns);
+/* Work is handed on; `within`: the innermost custom span on the stack then, NULL: none. */
+void link_context(struct linker *l, const struct context_event *ev, struct call *within);
+/* Bytes of a connection that is served were read in `context`. */
+void link_conn_read(struct linker *l, uint32_t pid, uint64_t conn_id, uint64_t context);
+void link_conn_close(struct linker *l, uint64_t conn_id);
+/* A number for what runs one after the other: a context, else a thread. Never the same for two that
+ * differ in either. */
+uint64_t link_strand(struct linker *l, uint32_t pid, uint32_t tid, uint64_t context);
+/* The custom span that whatever runs in `context` was begun in; NULL: none. Borrowed. */
+struct call *link_within(struct linker *l, uint32_t pid, uint64_t context);
+/* Whether the request that the custom span `c` belongs to is being handled. `*ret_known`: whether
+ * it has one is decided; `*ret_ended`: it had one. */
+bool link_call_request(const struct call *c, bool *ret_known, bool *ret_ended);
+/* When the last of what was called in it ended; 0: none has. */
+uint64_t link_call_last_within(const struct call *c);
+/* Calls within it that have not ended. */
+uint32_t link_call_open_within(const struct call *c);
+
 /* Decides everything that waits. */
 void link_flush(struct linker *l, uint64_t now_ns);
 

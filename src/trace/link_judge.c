@@ -5,7 +5,7 @@
  */
 #include <string.h>
 
-#include "trace/link_internal.h"
+#include "trace/link_context.h"
 
 /* --- the candidate --- */
 
@@ -40,8 +40,8 @@ bool link_follows(const struct request *r, const struct link_point *at)
 	return at->ns <= r->active.ns + LINK_PROMPT_NS;
 }
 
-static void choose_in_process(struct linker *l, struct thread *t, struct call *c,
-			      const struct link_point *at)
+void link_choose_process(struct linker *l, struct thread *t, struct call *c,
+			 const struct link_point *at)
 {
 	struct process *p = c->process;
 	struct request *only = list_entry(p->requests.next, struct request, node);
@@ -75,42 +75,38 @@ static void choose_in_process(struct linker *l, struct thread *t, struct call *c
 	candidate(c, only, RULE_PROCESS);
 }
 
-void link_choose(struct linker *l, struct thread *t, struct call *c, const struct link_point *at)
+bool link_choose_thread(const struct thread *t, struct call *c)
 {
 	if (t->open == 1 && t->handling) {
 		candidate(c, t->handling, RULE_THREAD);
-		return;
+		return true;
 	}
 	if (t->open) {
 		c->why_none = DROP_PARENT_MULTIPLEXED;
-		return;
+		return true;
 	}
 	if (t->born_in) {
 		c->why_none = DROP_PARENT_THREAD_OUTLIVED;
 		if (!t->born_in->ended)
 			candidate(c, t->born_in, RULE_CHILD_THREAD);
-		return;
+		return true;
 	}
-	choose_in_process(l, t, c, at);
+	return false;
 }
 
 /* --- the decision --- */
 
-enum verdict { VERDICT_WAIT, VERDICT_YES, VERDICT_NO };
-
-/* How long the decision may still wait. */
-enum patience { PATIENT, TIME_IS_UP, LAST };
-
 /* The thread has the request to itself; whether it also handles it shows when it answers. */
-static enum verdict judge_thread(const struct call *c, enum patience patience,
-				 enum drop_reason *why)
+enum verdict link_judge_thread(const struct process *p, const struct request *r,
+			       enum patience patience, enum drop_reason *why)
 {
-	const struct request *r = c->request;
-
-	*why = DROP_PARENT_HANDOFF;
-	if (c->process->handoff)
+	*why = DROP_PARENT_MULTIPLEXED;
+	if (r->shared)
 		return VERDICT_NO;
-	if (r->ended || (patience != PATIENT && (r->answered || c->process->direct)))
+	*why = DROP_PARENT_HANDOFF;
+	if (p->handoff)
+		return VERDICT_NO;
+	if (r->ended || (patience != PATIENT && (r->answered || p->direct)))
 		return VERDICT_YES;
 	return patience == PATIENT ? VERDICT_WAIT : VERDICT_NO;
 }
@@ -149,9 +145,8 @@ static enum verdict judge_process(const struct call *c, enum patience patience,
 	return c->overlapped || c->loose || !c->proven ? VERDICT_NO : VERDICT_YES;
 }
 
-/* Is the candidate the parent? `*why` says why not. */
-static enum verdict judge(const struct call *c, uint64_t now_ns, enum patience patience,
-			  enum drop_reason *why)
+enum verdict link_judge(const struct call *c, uint64_t now_ns, enum patience patience,
+			enum drop_reason *why)
 {
 	const struct request *r = c->request;
 
@@ -166,7 +161,7 @@ static enum verdict judge(const struct call *c, uint64_t now_ns, enum patience p
 		return VERDICT_NO;
 	switch (c->rule) {
 	case RULE_THREAD:
-		return judge_thread(c, patience, why);
+		return link_judge_thread(c->process, r, patience, why);
 	case RULE_CHILD_THREAD:
 		return judge_child(c, now_ns, patience, why);
 	default:
@@ -174,16 +169,23 @@ static enum verdict judge(const struct call *c, uint64_t now_ns, enum patience p
 	}
 }
 
+enum patience link_patience(const struct call *c, uint64_t now_ns, bool last)
+{
+	if (last)
+		return LAST;
+	return c->ended_ns && now_ns >= c->ended_ns + LINK_WAIT_NS ? TIME_IS_UP : PATIENT;
+}
+
 bool link_decide(struct linker *l, struct call *c, uint64_t now_ns, bool last)
 {
-	enum patience patience = last                                   ? LAST
-				 : now_ns >= c->ended_ns + LINK_WAIT_NS ? TIME_IS_UP
-									: PATIENT;
 	const struct request *r = c->request;
 	enum drop_reason why;
-	enum verdict v = judge(c, now_ns, patience, &why);
+	enum verdict v;
 	struct span *s = c->span;
 
+	if (c->seq)
+		return link_decide_by_context(l, c, now_ns, last);
+	v = link_judge(c, now_ns, link_patience(c, now_ns, last), &why);
 	if (v == VERDICT_WAIT)
 		return false;
 	c->span = NULL;

@@ -5,7 +5,7 @@
  */
 #include <stdlib.h>
 
-#include "trace/link_internal.h"
+#include "trace/link_context.h"
 
 struct thread *link_thread_get(struct linker *l, uint32_t pid, uint32_t tid)
 {
@@ -29,6 +29,8 @@ struct thread *link_thread_get(struct linker *l, uint32_t pid, uint32_t tid)
 	return t;
 }
 
+static void thread_end(struct linker *l, uint32_t tid, uint64_t now_ns);
+
 void link_thread_start(struct linker *l, uint32_t pid, uint32_t tid, uint32_t parent_tid,
 		       uint64_t now_ns)
 {
@@ -41,7 +43,7 @@ void link_thread_start(struct linker *l, uint32_t pid, uint32_t tid, uint32_t pa
 		 !parent->born_in->ended)
 		r = parent->born_in;
 	if (!r) {
-		link_thread_exit(l, tid, now_ns); /* whoever had the number before */
+		thread_end(l, tid, now_ns); /* whoever had the number before */
 		return;
 	}
 	t = link_thread_get(l, pid, tid);
@@ -71,7 +73,7 @@ static void thread_free(struct thread *t)
 	free(t);
 }
 
-void link_thread_exit(struct linker *l, uint32_t tid, uint64_t now_ns)
+static void thread_end(struct linker *l, uint32_t tid, uint64_t now_ns)
 {
 	struct thread *t = hash_remove(&l->threads, tid);
 
@@ -83,16 +85,37 @@ void link_thread_exit(struct linker *l, uint32_t tid, uint64_t now_ns)
 	thread_free(t);
 }
 
-/* The threads of a process that ends go before it does, one after the other. */
-static void forget_joins(struct linker *l, uint32_t pid, uint64_t now_ns)
+void link_thread_exit(struct linker *l, uint32_t pid, uint32_t tid, uint64_t now_ns)
+{
+	struct process *p = link_process(l, pid);
+
+	thread_end(l, tid, now_ns);
+	if (p && p->contexts)
+		link_birth_gone(p->contexts, tid, now_ns);
+}
+
+/* The calls that wait for the end of a thread which has just come. */
+static void forget_join(struct list *calls, uint32_t pid, uint64_t now_ns)
 {
 	struct list *it, *tmp;
 
-	list_each_safe(it, tmp, &l->waiting) {
+	list_each_safe(it, tmp, calls) {
 		struct call *c = list_entry(it, struct call, node);
 
 		if (c->process->pid == pid && c->gone_ns && now_ns < c->gone_ns + LINK_GRACE_NS)
 			c->gone_ns = 0;
+	}
+}
+
+/* The threads of a process that ends go before it does, one after the other. */
+static void forget_joins(struct linker *l, uint32_t pid, uint64_t now_ns)
+{
+	struct process *p = link_process(l, pid);
+
+	forget_join(&l->waiting, pid, now_ns);
+	if (p && p->contexts) {
+		forget_join(&p->contexts->calls, pid, now_ns);
+		link_births_end(p->contexts, now_ns);
 	}
 }
 

@@ -58,13 +58,70 @@ static void publish_ids(struct exchange *ex)
 		sampler_decide(&t->options.sampler, ex->span->trace_id, context_flags(ex)));
 }
 
+void tracer_add_code(struct span *s, const struct code_info *code)
+{
+	if (code->function.len)
+		span_add_str(s, "code.function.name", code->function);
+	if (code->file.len)
+		span_add_str(s, "code.file.path", code->file);
+	if (code->file.len && code->line)
+		span_add_int(s, "code.line.number", code->line);
+}
+
+/* The process may be gone when the span ends, so it is asked now. */
+static void add_caller(struct exchange *ex, const struct io_event *ev)
+{
+	struct tracer *t = ex->conn->tracer;
+	struct code_info code = { 0 };
+
+	if (!ev->site || !ev->site->caller || t->options.no_code || !t->ops.code ||
+	    !link_call_sampled(ex->call))
+		return;
+	if (t->ops.code(t->ops.ctx, ev->pid, ev->site->caller, &code))
+		tracer_add_code(ex->span, &code);
+}
+
+static struct call *begin_call(struct exchange *ex)
+{
+	struct tracer *t = ex->conn->tracer;
+	const struct io_event *ev = ex->conn->event;
+	const struct link_origin o = {
+		.pid = ev->pid,
+		.conn_id = ex->conn->info.conn_id,
+		.at = { ev->ts_ns, ev->tid, ev->turn },
+		.context = ev->context,
+		.site = ev->site,
+		.within = custom_span_current(t, ev->pid, ev->tid, ev->context, ev->site),
+	};
+
+	return link_call_begin(t->linker, &o);
+}
+
+void exchange_set_route(struct exchange *ex, const struct runtime_route *route)
+{
+	struct tracer *t = ex->conn->tracer;
+	struct route_info info = { 0 };
+
+	if (ex->route || !t->ops.route || (t->options.no_route && t->options.no_code) ||
+	    !link_request_sampled(ex->request) || !t->ops.route(t->ops.ctx, ex->pid, route, &info))
+		return;
+	if (!t->options.no_route && info.route.len) {
+		ex->route = strndup((const char *)info.route.data, info.route.len);
+		if (!ex->route)
+			stats_drop(t->stats, DROP_NO_MEMORY, 1);
+	}
+	if (!t->options.no_code && !ex->has_code) {
+		ex->has_code = true;
+		tracer_add_code(ex->span, &info.endpoint);
+	}
+}
+
 struct exchange *exchange_begin(struct connection *c)
 {
 	struct tracer *t = c->tracer;
 	const struct io_event *ev = c->event;
 	struct exchange *ex = calloc(1, sizeof(*ex));
 	bool server = c->role == ROLE_SERVER;
-	struct link_point at = { ev->ts_ns, ev->tid, ev->turn };
 
 	if (ex)
 		ex->span = span_new(server ? SPAN_SERVER : SPAN_CLIENT);
@@ -75,6 +132,7 @@ struct exchange *exchange_begin(struct connection *c)
 	}
 	list_init(&ex->node);
 	ex->conn = c;
+	ex->number = ++c->last_number;
 	ex->pid = ev->pid;
 	ex->tid = ev->tid;
 	ex->turn = ev->turn;
@@ -85,7 +143,7 @@ struct exchange *exchange_begin(struct connection *c)
 	if (server)
 		ex->request = link_request_begin(t->linker, ex);
 	else
-		ex->call = link_call_begin(t->linker, ex->pid, c->info.conn_id, &at);
+		ex->call = begin_call(ex);
 	if (!ex->request && !ex->call) {
 		span_free(ex->span);
 		free(ex);
@@ -93,6 +151,8 @@ struct exchange *exchange_begin(struct connection *c)
 	}
 	if (server)
 		publish_ids(ex);
+	else
+		add_caller(ex, ev);
 	list_push(&c->exchanges, &ex->node);
 	c->exchange_count++;
 	return ex;
@@ -115,6 +175,7 @@ static void exchange_free(struct exchange *ex)
 	list_remove(&ex->node);
 	ex->conn->exchange_count--;
 	span_free(ex->span);
+	free(ex->route);
 	free(ex);
 }
 
@@ -160,8 +221,19 @@ void exchange_drop(struct exchange *ex)
 
 void exchange_head_read(struct exchange *ex)
 {
+	const struct io_event *ev = ex->conn->event;
+
 	if (ex->request)
-		link_request_head(ex->request);
+		link_request_head(ex->conn->tracer->linker, ex->request, ev ? ev->context : 0);
+}
+
+void exchange_answered(struct exchange *ex)
+{
+	const struct connection *c = ex->conn;
+	/* Only what a transfer begins with is known to be of the context that it was made in. */
+	if (ex->request && c->event && c->answer_number == ex->number)
+		link_request_root(c->tracer->linker, ex->request, c->event->context,
+				  c->event->ts_ns);
 }
 
 void exchange_set_context(struct exchange *ex, struct slice traceparent, struct slice tracestate)

@@ -21,11 +21,18 @@ static void on_linked(void *ctx, struct span *s, const uint8_t *parent_flags)
 	tracer_span_end(ctx, s, parent_flags);
 }
 
+static uint8_t root_flags(void *ctx, const uint8_t *trace_id)
+{
+	const struct tracer *t = ctx;
+
+	return sampler_decide(&t->options.sampler, trace_id, NULL);
+}
+
 struct tracer *tracer_new(const struct tracer_options *options, const struct tracer_ops *ops,
 			  struct stats *stats)
 {
 	struct tracer *t = calloc(1, sizeof(*t));
-	struct linker_ops linker_ops = { .linked = on_linked, .ctx = t };
+	struct linker_ops linker_ops = { .linked = on_linked, .root_flags = root_flags, .ctx = t };
 
 	if (!t)
 		return NULL;
@@ -53,6 +60,7 @@ void tracer_free(struct tracer *t)
 		return;
 	list_each_safe(it, tmp, &t->by_use)
 		connection_free(list_entry(it, struct connection, node));
+	custom_span_free(t);
 	linker_free(t->linker);
 	while (hash_next(&t->resources, &pos, NULL, &value))
 		resource_put(value);
@@ -61,7 +69,7 @@ void tracer_free(struct tracer *t)
 	free(t);
 }
 
-static void see_time(struct tracer *t, uint64_t ts_ns)
+void tracer_see_time(struct tracer *t, uint64_t ts_ns)
 {
 	if (ts_ns > t->now_ns)
 		t->now_ns = ts_ns;
@@ -71,7 +79,7 @@ void tracer_conn_open(struct tracer *t, const struct conn_info *info)
 {
 	struct connection *old = hash_get(&t->connections, info->conn_id);
 
-	see_time(t, info->ts_ns);
+	tracer_see_time(t, info->ts_ns);
 	if (old)
 		connection_close(old, info->ts_ns);
 	if (t->connections.count >= t->options.max_connections) {
@@ -88,11 +96,20 @@ void tracer_conn_open(struct tracer *t, const struct conn_info *info)
 	link_connected(t->linker, info);
 }
 
+static void see_site(struct tracer *t, const struct io_event *ev)
+{
+	const struct custom_point at = { ev->pid, ev->tid, ev->turn, ev->ts_ns, ev->context };
+
+	custom_span_see(t, &at, ev->site);
+}
+
 void tracer_io(struct tracer *t, const struct io_event *ev)
 {
 	struct connection *c = hash_get(&t->connections, ev->conn_id);
 
-	see_time(t, ev->ts_ns);
+	tracer_see_time(t, ev->ts_ns);
+	if (ev->site)
+		see_site(t, ev);
 	if (!c)
 		return; /* given up: CONN_LIMIT was counted and the kernel told */
 	list_remove(&c->node);
@@ -104,7 +121,7 @@ void tracer_conn_close(struct tracer *t, uint64_t conn_id, uint64_t ts_ns)
 {
 	struct connection *c = hash_get(&t->connections, conn_id);
 
-	see_time(t, ts_ns);
+	tracer_see_time(t, ts_ns);
 	if (c)
 		connection_close(c, ts_ns);
 }
@@ -114,16 +131,21 @@ void tracer_connect_failed(struct tracer *t, const struct connect_failure *f)
 	const struct conn_info *info = &f->conn;
 	const struct connection c = { .info = *info, .role = ROLE_CLIENT };
 	struct net_text net = { 0 };
-	const struct link_point begin = { info->ts_ns, info->tid, 0 };
+	const struct link_origin begin = {
+		.pid = info->pid,
+		.at = { info->ts_ns, info->tid, 0 },
+		.context = info->connect_context,
+		.within = custom_span_current(t, info->pid, info->tid, info->connect_context, NULL),
+	};
 	const struct link_point end = { f->end_ns, info->tid, 0 };
 	struct span *s;
 	struct call *call;
 
-	see_time(t, f->end_ns);
-	if (!link_is_handling(t->linker, info->pid))
+	tracer_see_time(t, f->end_ns);
+	if (!info->connect_context && !link_is_handling(t->linker, info->pid))
 		return; /* of interest to the request that wanted the connection only */
 	s = span_new(SPAN_CLIENT);
-	call = s ? link_call_begin(t->linker, info->pid, 0, &begin) : NULL;
+	call = s ? link_call_begin(t->linker, &begin) : NULL;
 	if (!call) {
 		stats_drop(t->stats, DROP_NO_MEMORY, 1);
 		span_free(s);
@@ -145,28 +167,29 @@ void tracer_connect_failed(struct tracer *t, const struct connect_failure *f)
 void tracer_thread_start(struct tracer *t, uint32_t pid, uint32_t tid, uint32_t parent_tid,
 			 uint64_t ts_ns)
 {
-	see_time(t, ts_ns);
+	tracer_see_time(t, ts_ns);
 	link_thread_start(t->linker, pid, tid, parent_tid, ts_ns);
 }
 
 void tracer_thread_exit(struct tracer *t, uint32_t pid, uint32_t tid, uint64_t ts_ns)
 {
-	(void)pid;
-	see_time(t, ts_ns);
-	link_thread_exit(t->linker, tid, ts_ns);
+	tracer_see_time(t, ts_ns);
+	custom_span_thread_exit(t, pid, tid);
+	link_thread_exit(t->linker, pid, tid, ts_ns);
 }
 
 void tracer_process_exit(struct tracer *t, uint32_t pid, uint64_t ts_ns)
 {
 	struct list *it, *tmp;
 
-	see_time(t, ts_ns);
+	tracer_see_time(t, ts_ns);
 	list_each_safe(it, tmp, &t->by_use) {
 		struct connection *c = list_entry(it, struct connection, node);
 
 		if (c->info.pid == pid)
 			connection_close(c, ts_ns);
 	}
+	custom_span_process_exit(t, pid);
 	link_process_exit(t->linker, pid, ts_ns);
 	resource_put(hash_remove(&t->resources, pid));
 }
@@ -174,10 +197,13 @@ void tracer_process_exit(struct tracer *t, uint32_t pid, uint64_t ts_ns)
 void tracer_process_changed(struct tracer *t, uint32_t pid)
 {
 	resource_put(hash_remove(&t->resources, pid));
+	custom_span_process_exit(t, pid);
+	link_process_changed(t->linker, pid, t->now_ns);
 }
 
 void tracer_lost(struct tracer *t)
 {
+	custom_span_end_all(t);
 	link_lost(t->linker, t->now_ns);
 }
 
@@ -198,15 +224,17 @@ static void settle_quiet(struct tracer *t)
 
 void tracer_tick(struct tracer *t, uint64_t now_ns)
 {
-	see_time(t, now_ns);
+	tracer_see_time(t, now_ns);
 	if (now_ns >= t->next_settle_ns) {
 		t->next_settle_ns = now_ns + QUIET_NS / 2;
 		settle_quiet(t);
 	}
 	link_tick(t->linker, now_ns);
+	custom_span_tick(t, now_ns);
 }
 
 void tracer_flush(struct tracer *t, uint64_t now_ns)
 {
+	custom_span_end_all(t);
 	link_flush(t->linker, now_ns);
 }

@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "base/list.h"
 #include "trace/connection.h"
+#include "trace/custom_span.h"
 #include "trace/link.h"
 #include "trace/resource.h"
 #include "trace/tracer.h"
@@ -17,9 +18,14 @@ struct tracer {
 	struct hash connections; /* conn_id → struct connection */
 	struct list by_use;      /* the connections, longest unused first */
 	struct hash resources;   /* pid → struct resource, one reference each */
+	struct hash custom;      /* pid → its open custom spans, custom_span.c */
+	uint64_t next_custom_ns;
 	uint64_t next_settle_ns;
 	uint64_t now_ns; /* of the last event */
 };
+
+/* tracer.c */
+void tracer_see_time(struct tracer *t, uint64_t ts_ns);
 
 /* connection.c */
 struct connection *connection_new(struct tracer *t, const struct conn_info *info);
@@ -30,6 +36,10 @@ void connection_free(struct connection *c);
 void connection_feed(struct connection *c, const struct io_event *ev);
 
 /* match.c */
+/* What answers the exchange, as the runtime knows it. */
+void exchange_set_route(struct exchange *ex, const struct runtime_route *route);
+/* code.* of a span. */
+void tracer_add_code(struct span *s, const struct code_info *code);
 /* Gives a span its resource and its own ids; a trace of its own until a parent is found. */
 void tracer_span_begin(struct tracer *t, struct span *s, uint32_t pid);
 /* Samples and hands on a span whose parent is decided. */

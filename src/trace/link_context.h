@@ -1,0 +1,169 @@
+/*
+ * Links by the contexts of a runtime (Python's contextvars): which context was copied from which,
+ * which request each belongs to, and what follows for a call. The three files behind it:
+ * link_node.c keeps the nodes, link_claim.c gives them to requests, link_decide.c decides calls.
+ *
+ * The runtime copies the current context whenever it begins something that runs by itself, so all
+ * that a request does is done in copies of copies of one context, its root, or in the root itself.
+ * The kernel side reports every copy; `seq` orders all that happened. What is certain, and why:
+ *
+ * 1. The answer. Whoever writes the first bytes of an answer works for that request. Its context's
+ *    furthest ancestor that was made after the request could have begun (its head complete, the
+ *    answer before it on that connection over) is the root: it did not exist before, and it led to
+ *    the answer. If another request has a claim on the way, neither is certain: torn.
+ * 2. The connection's own task. If the context of the answer is older than the request, it serves
+ *    the connection for longer (aiohttp.web: one task each). What happens in it, and copies made
+ *    of it, between those two moments are the request's. A context that answers on two live
+ *    connections is a worker: from then on the rule is off for the process. It is a weaker claim:
+ *    it counts once no other request that was pending then is left, and each of them has found a
+ *    root elsewhere.
+ * 3. The reader. Where bytes are read in a context of the connection's own (asyncio), the first
+ * copy of it after the head was complete is the request's. The answer confirms that; where it
+ *    disagrees, the request is torn and the rule is off for the process. A request without an
+ * answer (the peer went away) counts only once the process has had a confirmation.
+ * 4. The thread. Copies made, items submitted and threads made in no context by a thread that
+ *    handles one blocking request are as much its own as the thread's calls (link.h).
+ * 5. Executors. An item belongs to what submitted it; the worker's frames name the item it runs.
+ * 6. New threads. A thread belongs to what made it, if it isn't a pool's and is gone soon after the
+ *    call: threads that stay work for others later.
+ *
+ * A call waits until its lineage is decided: while a request is pending whose head was complete
+ * before the call. Behind the end of its own request also: the task that made it may be about to
+ * answer the next one. Between the head of a pipelined request and the end of the one before it
+ * copies can't be told apart: such lineages count for the first until its end, then for none.
+ */
+#ifndef TRACE_LINK_CONTEXT_H
+#define TRACE_LINK_CONTEXT_H
+
+#include "trace/link_internal.h"
+
+enum {
+	CONTEXTS_MAX = 65536, /* of a process; the oldest are forgotten */
+	ITEMS_MAX = 16384,    /* of a process's executors; the oldest are forgotten */
+	CALLS_MAX = 16384,    /* of a process that wait; the oldest get no parent */
+	CHAIN_MAX = 4096,     /* ancestors that are looked at */
+};
+
+enum claim {
+	CLAIM_NONE,
+	CLAIM_ROOT,   /* rules 1 and 3 */
+	CLAIM_WEAK,   /* rule 2: a copy of the connection's own task */
+	CLAIM_THREAD, /* rule 4 */
+	CLAIM_TORN,   /* of two requests */
+};
+
+struct node {
+	struct list birth; /* of contexts.nodes, oldest first */
+	struct list children, siblings;
+	struct node *parent; /* counted reference; NULL: none, or none that matters */
+	uint32_t refs;       /* the table, children, calls, items, births, requests */
+	uint64_t address;    /* 0: not in the table (any more) */
+	uint64_t seq;        /* when it was made; 0: before all that we know */
+	uint64_t number;     /* never used again */
+	enum claim claim;
+	bool forgotten;          /* nothing that it once meant counts */
+	struct request *request; /* of the claim; counted reference */
+	/* rule 6: a thread that was made, and when it ended (0: not yet) */
+	uint32_t born_tid;
+	uint64_t gone_ns;
+	/* rule 3 */
+	uint64_t reads_conn; /* the connection whose bytes were read in it */
+	bool reads_many;
+	struct request *reading; /* the first copy will be its root; counted reference */
+	/* rule 2 */
+	struct link_conn *task_of; /* counted reference */
+	struct call *within;       /* the custom span it was made in; counted reference */
+};
+
+/* A connection that is served. Counted: the table, requests, nodes. */
+struct link_conn {
+	uint32_t refs;
+	uint32_t pid;
+	uint64_t conn_id;
+	bool closed;
+	bool fresh;            /* it is younger than our knowledge of contexts */
+	uint64_t last_end_seq; /* its last answer was complete */
+	struct list requests;  /* open, oldest first */
+};
+
+struct item {
+	struct list node; /* of contexts.item_list, oldest first */
+	uint64_t key;
+	struct node *origin; /* counted reference */
+};
+
+struct contexts {
+	bool runtime; /* else only native custom spans are known */
+	uint64_t began_ns;
+	struct hash table; /* address → struct node */
+	struct list nodes; /* all of them, in the order they were made */
+	uint32_t node_count;
+	uint64_t next_number;
+	struct hash items; /* address → struct item */
+	struct list item_list;
+	struct hash births;  /* thread → struct node, one reference each */
+	struct list pending; /* requests, by head_seq */
+	struct list calls;   /* not decided yet, by seq */
+	uint32_t call_count;
+	uint32_t last_tid; /* the last copy, to know it when it is told twice */
+	uint64_t last_object, last_from;
+	bool claims_ever;  /* a root has been found */
+	bool answers_bare; /* an answer came from no context, to a socket that does not block */
+	bool early_proven; /* rule 3 was confirmed */
+	bool early_wrong;  /* rule 3 was not */
+	bool workers;      /* one task answers on several connections */
+	bool weak_ever;    /* rule 2 has claimed something */
+};
+
+/* link_node.c */
+struct contexts *link_contexts_new(void);
+/* Forgets all that is known of contexts, items and births. */
+void link_contexts_clear(struct contexts *x);
+/* Takes NULL. Calls must be decided before. */
+void link_contexts_free(struct contexts *x);
+struct node *link_node_get(struct node *n);
+/* Takes NULL. */
+void link_node_put(struct contexts *x, struct node *n);
+/* The node of a context: an ancient one where none is known. NULL: no memory. Borrowed. */
+struct node *link_node_of(struct linker *l, struct contexts *x, uint64_t address);
+/* A new node below `parent` (NULL: none); address 0: of no context. NULL: no memory. Borrowed when
+ * it has an address, else the caller's. */
+struct node *link_node_new(struct linker *l, struct contexts *x, uint64_t address,
+			   struct node *parent);
+void link_node_claim(struct node *n, enum claim claim, struct request *r);
+bool link_item_put(struct linker *l, struct contexts *x, uint64_t key, struct node *origin);
+
+/* link_claim.c */
+struct link_conn *link_conn_get(struct linker *l, uint32_t pid, uint64_t conn_id);
+void link_conn_put(struct link_conn *k);
+/* From which moment on the request could have begun. */
+uint64_t link_since(const struct request *r);
+void link_claim_begin(struct linker *l, struct request *r, const struct exchange *ex);
+void link_claim_end(struct linker *l, struct request *r);
+/* The request can't be found by contexts (any more). */
+void link_claim_give_up(struct request *r, enum root root);
+/* A copy was made of `from`. */
+void link_claim_copied(struct contexts *x, struct node *from, struct node *to);
+/* The request that is answered in the connection's own task `n` and open; NULL: none. */
+struct request *link_task_request(const struct node *n);
+
+/* Nothing can be found for the requests that are open now. */
+void link_claims_lost(struct linker *l, struct process *p);
+
+/* link_decide.c */
+/* Where the call of a process with contexts comes from. */
+void link_call_origin(struct linker *l, struct call *c, const struct link_origin *o);
+/* As link_decide() for such a process. */
+bool link_decide_by_context(struct linker *l, struct call *c, uint64_t now_ns, bool last);
+/* Looks at all calls of the process that wait. */
+void link_look(struct linker *l, struct process *p, uint64_t now_ns, bool last);
+/* Where what a thread does in `context` comes from; counted, NULL: not known. */
+struct node *link_origin_of(struct linker *l, struct process *p, uint32_t tid, uint64_t context,
+			    const struct runtime_site *site);
+/* The process ends: its threads end with it, which joins none of them. */
+void link_births_end(struct contexts *x, uint64_t now_ns);
+void link_birth_gone(struct contexts *x, uint32_t tid, uint64_t now_ns);
+/* Events were lost: nothing that waits can be decided any more, nor found for open requests. */
+void link_contexts_lost(struct linker *l, struct process *p);
+
+#endif

@@ -1,0 +1,522 @@
+/*
+ * Calls in processes with contexts: where each comes from, and when and for whom it is decided
+ * (link_context.h). Invariant: a call is in contexts.calls until it is decided, and is handed on
+ * once it is decided and over; a call made in a custom span is decided behind it.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "trace/link_context.h"
+
+/* --- where things come from --- */
+
+/* A node for what a thread does in no context while it handles `r` (rule 4). */
+static struct node *thread_node(struct linker *l, struct contexts *x, struct node *parent,
+				struct request *r)
+{
+	struct node *n = link_node_new(l, x, 0, parent);
+
+	if (n)
+		link_node_claim(n, CLAIM_THREAD, r);
+	return n;
+}
+
+static bool is_claimed(const struct node *n)
+{
+	int i;
+
+	for (i = 0; n && i < CHAIN_MAX; n = n->parent, i++) {
+		if (n->claim != CLAIM_NONE || n->task_of)
+			return true;
+	}
+	return false;
+}
+
+struct node *link_origin_of(struct linker *l, struct process *p, uint32_t tid, uint64_t context,
+			    const struct runtime_site *site)
+{
+	struct contexts *x = p->contexts;
+	const struct thread *t = hash_get(&l->threads, tid);
+	struct request *own = t && t->pid == p->pid && t->open == 1 ? t->handling : NULL;
+	struct node *n = context ? link_node_of(l, x, context) : NULL;
+
+	if (own && !own->head_read)
+		own = NULL;
+	if (n)
+		return own && !is_claimed(n) ? thread_node(l, x, n, own) : link_node_get(n);
+	if (site && site->work) {
+		const struct item *item = hash_get(&x->items, site->work);
+
+		return item ? link_node_get(item->origin) : NULL;
+	}
+	if (own)
+		return thread_node(l, x, NULL, own);
+	if ((site && (site->pooled || site->cut)) || (t && t->pid == p->pid && t->open))
+		return NULL;
+	return link_node_get(hash_get(&x->births, tid));
+}
+
+static struct call *within_by_lineage(struct node *n)
+{
+	int i;
+
+	for (i = 0; n && i < CHAIN_MAX; n = n->parent, i++) {
+		if (n->claim == CLAIM_ROOT || n->claim == CLAIM_TORN)
+			return NULL;
+		if (n->within)
+			return n->within;
+	}
+	return NULL;
+}
+
+struct call *link_within(struct linker *l, uint32_t pid, uint64_t context)
+{
+	struct process *p = link_process(l, pid);
+
+	if (!p || !p->contexts || !context)
+		return NULL;
+	return within_by_lineage(hash_get(&p->contexts->table, context));
+}
+
+uint64_t link_strand(struct linker *l, uint32_t pid, uint32_t tid, uint64_t context)
+{
+	struct process *p = link_process(l, pid);
+	struct node *n = p && p->contexts && p->contexts->runtime && context
+				 ? link_node_of(l, p->contexts, context)
+				 : NULL;
+
+	return n ? n->number << 1 : (uint64_t)tid << 1 | 1;
+}
+
+/* --- what is handed on --- */
+
+static void on_copied(struct linker *l, struct process *p, const struct context_event *ev,
+		      struct node *from, struct call *within)
+{
+	struct contexts *x = p->contexts;
+	struct node *to = hash_get(&x->table, ev->object), *n;
+
+	/* A way to make a context may lead over another one: told twice, made once. */
+	if (to && ev->tid == x->last_tid && ev->object == x->last_object &&
+	    ev->context == x->last_from && list_empty(&to->children))
+		return;
+	n = link_node_new(l, x, ev->object, from);
+	if (!n)
+		return;
+	if (within) {
+		link_call_get(within);
+		link_call_put(n->within);
+		n->within = within;
+	}
+	if (from)
+		link_claim_copied(x, from, n);
+	x->last_tid = ev->tid;
+	x->last_object = ev->object;
+	x->last_from = ev->context;
+}
+
+static void on_born(struct linker *l, struct contexts *x, uint32_t tid, struct node *from,
+		    struct call *within)
+{
+	struct node *n;
+
+	link_node_put(x, hash_remove(&x->births, tid));
+	n = from ? link_node_new(l, x, 0, from) : NULL;
+	if (!n)
+		return;
+	n->born_tid = tid;
+	if (within && !n->within)
+		n->within = link_call_get(within);
+	if (!hash_put(&x->births, tid, n)) {
+		stats_drop(l->stats, DROP_NO_MEMORY, 1);
+		link_node_put(x, n);
+	}
+}
+
+static void on_submitted(struct linker *l, struct contexts *x, uint64_t key, struct node *from,
+			 struct call *within)
+{
+	struct node *n = from && within ? link_node_new(l, x, 0, from) : link_node_get(from);
+
+	if (n && within && !n->within)
+		n->within = link_call_get(within);
+	link_item_put(l, x, key, n);
+	link_node_put(x, n);
+}
+
+void link_context(struct linker *l, const struct context_event *ev, struct call *within)
+{
+	struct process *p = link_process(l, ev->pid);
+	struct contexts *x = p ? p->contexts : NULL;
+	struct node *from;
+
+	if (!x || !x->runtime || (ev->kind == CONTEXT_EVENT_COPIED && ev->object == ev->context))
+		return;
+	from = link_origin_of(l, p, ev->tid, ev->context, ev->site);
+	/* A thread that works for whoever comes says nothing by how it was made. */
+	if (from && from->born_tid && !ev->context && !ev->site) {
+		link_node_put(x, from);
+		from = NULL;
+	}
+	switch (ev->kind) {
+	case CONTEXT_EVENT_COPIED:
+		on_copied(l, p, ev, from, within);
+		break;
+	case CONTEXT_EVENT_SUBMITTED:
+		on_submitted(l, x, ev->object, from, within);
+		break;
+	case CONTEXT_EVENT_BORN:
+		on_born(l, x, (uint32_t)ev->object, from, within);
+		break;
+	}
+	link_node_put(x, from);
+}
+
+void link_birth_gone(struct contexts *x, uint32_t tid, uint64_t now_ns)
+{
+	struct node *n = hash_remove(&x->births, tid);
+
+	if (!n)
+		return;
+	n->gone_ns = now_ns;
+	link_node_put(x, n);
+}
+
+void link_births_end(struct contexts *x, uint64_t now_ns)
+{
+	struct list *it, *tmp;
+
+	list_each_safe(it, tmp, &x->nodes) {
+		struct node *n = list_entry(it, struct node, birth);
+
+		if (n->gone_ns && now_ns < n->gone_ns + LINK_GRACE_NS)
+			n->gone_ns = 0;
+	}
+}
+
+/* --- calls --- */
+
+void link_call_origin(struct linker *l, struct call *c, const struct link_origin *o)
+{
+	struct contexts *x = c->process->contexts;
+	struct request *r;
+	struct node *own;
+
+	c->seq = ++l->seq;
+	c->pooled = o->site && (o->site->pooled || o->site->cut);
+	if (x->runtime)
+		c->origin = link_origin_of(l, c->process, o->at.tid, o->context, o->site);
+	c->within = o->within;
+	if (!c->within && c->origin) {
+		c->within = within_by_lineage(c->origin);
+		c->by_lineage = true;
+	}
+	link_call_get(c->within);
+	if (c->within)
+		c->within->open_within++;
+	r = c->origin ? link_task_request(c->origin) : NULL;
+	own = r && r->root == ROOT_KNOWN ? link_node_new(l, x, 0, c->origin) : NULL;
+	if (own) {
+		link_node_claim(own, CLAIM_WEAK, r);
+		link_node_put(x, c->origin);
+		c->origin = own;
+	}
+	list_push(&x->calls, &c->node);
+	if (++x->call_count <= CALLS_MAX)
+		return;
+	c = list_entry(x->calls.next, struct call, node);
+	c->why_none = DROP_PARENT_LIMIT;
+	c->torn = true;
+	link_decide_by_context(l, c, o->at.ns, true);
+}
+
+void link_contexts_lost(struct linker *l, struct process *p)
+{
+	struct contexts *x = p->contexts;
+	struct list *it, *tmp;
+
+	list_each_safe(it, tmp, &x->calls) {
+		struct call *c = list_entry(it, struct call, node);
+
+		if (!x->runtime)
+			break;
+		if (!c->torn)
+			c->why_none = DROP_PARENT_EVENTS_LOST;
+		c->torn = true;
+	}
+	link_claims_lost(l, p);
+	link_contexts_clear(x);
+}
+
+bool link_call_request(const struct call *c, bool *ret_known, bool *ret_ended)
+{
+	*ret_known = c->decided;
+	*ret_ended = c->of && c->of->ended;
+	return c->of && !c->of->ended;
+}
+
+uint64_t link_call_last_within(const struct call *c)
+{
+	return c->last_within_ns;
+}
+
+uint32_t link_call_open_within(const struct call *c)
+{
+	return c->open_within;
+}
+
+bool link_call_sampled(const struct call *c)
+{
+	int i = 0;
+	const struct node *n = c->origin;
+
+	while (n && n->claim == CLAIM_NONE && i++ < CHAIN_MAX)
+		n = n->parent;
+	if (n && n->request && n->request->known)
+		return n->request->flags & 1;
+	return !c->request || !c->request->known || c->request->flags & 1;
+}
+
+/* --- the decision --- */
+
+/* Was a request pending then which still is? */
+static bool pending_since(const struct contexts *x, uint64_t seq)
+{
+	return !list_empty(&x->pending) &&
+	       list_entry(x->pending.next, struct request, pending)->head_seq < seq;
+}
+
+static enum verdict wait_or(enum patience patience, enum drop_reason *why)
+{
+	*why = DROP_PARENT_UNPROVEN;
+	return patience == LAST ? VERDICT_NO : VERDICT_WAIT;
+}
+
+/* The threads that it came through: gone soon, or perhaps a pool's. */
+static enum verdict judge_births(const struct call *c, const struct node *claimed, uint64_t now_ns,
+				 enum patience patience, enum drop_reason *why)
+{
+	const struct node *n;
+
+	for (n = c->origin; n != claimed; n = n->parent) {
+		if (!n->born_tid)
+			continue;
+		*why = DROP_PARENT_THREAD_OUTLIVED;
+		if (!n->gone_ns)
+			return patience == PATIENT ? VERDICT_WAIT : VERDICT_NO;
+		if (patience != LAST && now_ns < n->gone_ns + LINK_GRACE_NS)
+			return VERDICT_WAIT;
+	}
+	return VERDICT_YES;
+}
+
+/* Is the claim on `n` one on the call? */
+static enum verdict judge_claim(const struct call *c, const struct node *n, enum patience patience,
+				enum drop_reason *why)
+{
+	const struct contexts *x = c->process->contexts;
+	const struct request *r = n->request;
+
+	if (n->claim == CLAIM_THREAD)
+		return link_judge_thread(c->process, r, patience, why);
+	if (n->claim == CLAIM_WEAK) {
+		*why = DROP_PARENT_CONTEXT_AMBIGUOUS;
+		if (x->workers)
+			return VERDICT_NO;
+		if (pending_since(x, n->seq))
+			return wait_or(patience, why);
+	} else if (r->root != ROOT_KNOWN) {
+		if (!r->ended && patience != LAST)
+			return VERDICT_WAIT;
+		*why = DROP_PARENT_UNPROVEN;
+		if (!x->early_proven || x->early_wrong)
+			return VERDICT_NO;
+	}
+	if (!r->end_seq || c->seq < r->end_seq)
+		return VERDICT_YES;
+	/* Behind the end of its request: what made it may be about to answer another one. */
+	if (pending_since(x, c->seq))
+		return wait_or(patience, why);
+	*why = DROP_PARENT_CONTEXT_AMBIGUOUS;
+	if (r->behind_seq && c->origin != n && c->origin->seq > r->behind_seq)
+		return VERDICT_NO;
+	return VERDICT_YES;
+}
+
+static enum verdict judge_lineage(const struct call *c, uint64_t now_ns, enum patience patience,
+				  struct request **ret, enum drop_reason *why)
+{
+	const struct node *n = c->origin;
+	enum verdict v;
+	int i;
+
+	for (i = 0; n && n->claim == CLAIM_NONE && !n->task_of && i < CHAIN_MAX; i++)
+		n = n->parent;
+	if (!n || n->claim == CLAIM_NONE) {
+		if (pending_since(c->process->contexts, c->seq))
+			return wait_or(patience, why);
+		*why = DROP_PARENT_OUTSIDE;
+		return VERDICT_NO;
+	}
+	*why = DROP_PARENT_CONTEXT_AMBIGUOUS;
+	if (n->claim == CLAIM_TORN || n->request->root == ROOT_TORN)
+		return VERDICT_NO;
+	*why = DROP_PARENT_EVENTS_LOST;
+	if (n->request->lost || !n->request->known)
+		return VERDICT_NO;
+	*why = DROP_PARENT_OUTSIDE;
+	if (c->began_ns < n->request->began_ns) /* a connection attempt is told of late */
+		return VERDICT_NO;
+	v = judge_claim(c, n, patience, why);
+	if (v == VERDICT_YES)
+		v = judge_births(c, n, now_ns, patience, why);
+	*ret = n->request;
+	return v;
+}
+
+/* The lineage says that nobody's request led here: what do the rules without a runtime say? They
+ * count where contexts say nothing, as in a server that answers from threads of its own. */
+static enum verdict fall_back(const struct call *c, uint64_t now_ns, enum patience patience,
+			      struct request **ret, enum drop_reason *why)
+{
+	const struct contexts *x = c->process->contexts;
+
+	if (c->torn || (c->is_custom && x->runtime))
+		return VERDICT_NO;
+	if (x->runtime && c->rule == RULE_CHILD_THREAD && c->pooled)
+		return VERDICT_NO;
+	if (x->runtime && c->rule != RULE_CHILD_THREAD) {
+		if (x->claims_ever || *why != DROP_PARENT_OUTSIDE)
+			return VERDICT_NO;
+		if (c->rule == RULE_PROCESS && !x->answers_bare && !c->request->ended &&
+		    patience != LAST)
+			return VERDICT_WAIT;
+		if (!x->answers_bare && c->rule == RULE_PROCESS)
+			return VERDICT_NO;
+	}
+	*ret = c->request;
+	return link_judge(c, now_ns, patience, why);
+}
+
+static enum verdict judge(const struct call *c, uint64_t now_ns, enum patience patience,
+			  struct request **ret, enum drop_reason *why)
+{
+	enum verdict v = VERDICT_NO;
+
+	*why = c->why_none;
+	if (c->torn)
+		return VERDICT_NO;
+	if (c->origin) {
+		v = judge_lineage(c, now_ns, patience, ret, why);
+		if (v != VERDICT_NO || *why != DROP_PARENT_OUTSIDE)
+			return v;
+	} else {
+		*why = DROP_PARENT_OUTSIDE;
+	}
+	return fall_back(c, now_ns, patience, ret, why);
+}
+
+/* The parent is custom span `w`, or what is around it. */
+static void adopt(struct linker *l, struct call *c, const struct call *w)
+{
+	struct link_parent *p = &c->parent;
+
+	p->exists = true;
+	memcpy(p->trace_id, w->trace_id, sizeof(p->trace_id));
+	memcpy(p->span_id, w->span_id, sizeof(p->span_id));
+	p->flags = w->parent.exists ? w->parent.flags : l->ops.root_flags(l->ops.ctx, w->trace_id);
+	c->of = link_request_get(w->of);
+}
+
+static void adopt_request(struct call *c, struct request *r)
+{
+	struct link_parent *p = &c->parent;
+
+	p->exists = true;
+	memcpy(p->trace_id, r->trace_id, sizeof(p->trace_id));
+	memcpy(p->span_id, r->span_id, sizeof(p->span_id));
+	p->flags = r->flags;
+	c->of = link_request_get(r);
+}
+
+/* True when c->parent is filled. */
+static bool decide_parent(struct linker *l, struct call *c, uint64_t now_ns, enum patience patience)
+{
+	struct call *w = c->within;
+	struct request *r = NULL;
+	enum drop_reason why;
+	enum verdict v;
+
+	while (w && w->dropped) {
+		c->by_lineage = c->by_lineage || w->by_lineage;
+		w = w->within;
+	}
+	if (w && !w->decided) {
+		if (patience != LAST)
+			return false;
+		w = NULL;
+	}
+	if (w && !c->by_lineage) {
+		adopt(l, c, w);
+		return true;
+	}
+	v = judge(c, now_ns, patience, &r, &why);
+	if (v == VERDICT_WAIT)
+		return false;
+	if (v == VERDICT_YES && (!w || w->of != r))
+		adopt_request(c, r);
+	else if (w && (v == VERDICT_YES || (!w->of && why == DROP_PARENT_OUTSIDE)))
+		adopt(l, c, w);
+	else if (!c->is_custom)
+		stats_drop(l->stats, why, 1);
+	return true;
+}
+
+static void hand_on(struct linker *l, struct call *c)
+{
+	struct span *s = c->span;
+
+	c->span = NULL;
+	if (c->parent.exists) {
+		memcpy(s->trace_id, c->parent.trace_id, sizeof(s->trace_id));
+		memcpy(s->parent_span_id, c->parent.span_id, sizeof(s->parent_span_id));
+		s->has_parent = true;
+		if (!c->is_custom)
+			stats_add(l->stats, STATS_LINKED, 1);
+	}
+	l->ops.linked(l->ops.ctx, s, c->parent.exists ? &c->parent.flags : NULL);
+	link_call_free(c);
+}
+
+bool link_decide_by_context(struct linker *l, struct call *c, uint64_t now_ns, bool last)
+{
+	struct contexts *x = c->process->contexts;
+
+	if (!c->decided) {
+		if (!decide_parent(l, c, now_ns, link_patience(c, now_ns, last)))
+			return false;
+		c->decided = true;
+		if (c->parent.exists)
+			memcpy(c->trace_id, c->parent.trace_id, sizeof(c->trace_id));
+		list_remove(&c->node);
+		list_remove(&c->by_request);
+		x->call_count--;
+		link_node_put(x, c->origin);
+		c->origin = NULL;
+	}
+	if (c->span)
+		hand_on(l, c);
+	return true;
+}
+
+void link_look(struct linker *l, struct process *p, uint64_t now_ns, bool last)
+{
+	struct list *it, *tmp;
+
+	list_each_safe(it, tmp, &p->contexts->calls) {
+		struct call *c = list_entry(it, struct call, node);
+
+		if (!last || c->span)
+			link_decide_by_context(l, c, now_ns, last);
+	}
+}
