@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -21,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "event.h"
 #include "probe/probe.h"
 
@@ -46,6 +46,9 @@ enum seen_type {
 	SEEN_CGROUP,
 	SEEN_LISTEN,
 	SEEN_LOST,
+	SEEN_CONTEXT,
+	SEEN_NATIVE,
+	SEEN_UNKNOWN, /* code that nobody has classified */
 };
 
 struct seen {
@@ -57,6 +60,13 @@ struct seen {
 	uint64_t conn_id;
 	struct io_event io; /* its data is our copy */
 	struct conn_info conn;
+	struct context_event context;
+	struct native_span_event native;
+	uint64_t code;
+	struct runtime_site site; /* of io and context: a copy, to which these point */
+	struct runtime_route route;
+	char root_path[128];
+	bool has_site, has_route;
 };
 
 struct watch {
@@ -65,50 +75,6 @@ struct watch {
 	struct seen *seen;
 	size_t count, room;
 };
-
-/* --- checks ----------------------------------------------------------------------------------- */
-
-static unsigned int checks_passed, checks_failed;
-static const char *check_scene = ""; /* what is going on, for the lines of failed checks */
-
-static inline void __attribute__((format(printf, 4, 5)))
-check_that(bool ok, const char *file, int line, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (ok) {
-		checks_passed++;
-		return;
-	}
-	checks_failed++;
-	printf("%s:%d: %s: ", file, line, check_scene);
-	va_start(ap, fmt);
-	vprintf(fmt, ap);
-	va_end(ap);
-	printf("\n");
-}
-
-#define CHECK(condition) check_that((condition), __FILE__, __LINE__, "%s", #condition)
-/* With figures: a printf format and its arguments. */
-#define CHECK_SAY(condition, ...) check_that((condition), __FILE__, __LINE__, __VA_ARGS__)
-
-static inline int check_result(void)
-{
-	printf("%u passed, %u failed\n", checks_passed, checks_failed);
-	return checks_failed != 0;
-}
-
-/* Ends the program: BPF can't run here. A failure where the environment promises that it can. */
-static inline void __attribute__((noreturn)) check_skip(const char *why)
-{
-	const char *ci = getenv("CI");
-	bool must = ci && strcmp(ci, "true") == 0;
-
-	printf("BPF can't run here: %s\n", why);
-	printf("%u passed, %u failed, %d skipped\n", checks_passed, checks_failed + (must ? 1 : 0),
-	       must ? 0 : 1);
-	exit(must || checks_failed);
-}
 
 static inline uint64_t now_ns(void)
 {
@@ -152,6 +118,25 @@ static inline struct seen *watch_add(struct watch *w, enum seen_type type)
 	return &w->seen[w->count++];
 }
 
+/* What is borrowed for the call is kept in `s`, whose place in memory changes: the flags say
+ * whether it was there. */
+static inline void watch_site(struct seen *s, const struct runtime_site *site)
+{
+	s->has_site = site != NULL;
+	if (site)
+		s->site = *site;
+}
+
+static inline void watch_route(struct seen *s, const struct runtime_route *route)
+{
+	s->has_route = route != NULL;
+	if (!route)
+		return;
+	s->route = *route;
+	s->route.root_path = NULL;
+	memcpy(s->root_path, route->root_path, route->root_path_len);
+}
+
 static inline void on_io(void *ctx, const struct io_event *ev)
 {
 	struct seen *s = watch_add(ctx, SEEN_IO);
@@ -161,6 +146,10 @@ static inline void on_io(void *ctx, const struct io_event *ev)
 	s->tid = ev->tid;
 	s->ts_ns = ev->ts_ns;
 	s->conn_id = ev->conn_id;
+	watch_site(s, ev->site);
+	watch_route(s, ev->route);
+	s->io.site = NULL;
+	s->io.route = NULL;
 	s->io.data = NULL;
 	if (ev->captured) {
 		uint8_t *copy = malloc(ev->captured);
@@ -254,6 +243,36 @@ static inline void on_lost(void *ctx, uint64_t ts_ns)
 	watch_task(ctx, SEEN_LOST, 0, 0, 0, ts_ns);
 }
 
+static inline void on_context(void *ctx, const struct context_event *ev)
+{
+	struct seen *s = watch_add(ctx, SEEN_CONTEXT);
+
+	s->pid = ev->pid;
+	s->tid = ev->tid;
+	s->ts_ns = ev->ts_ns;
+	s->context = *ev;
+	s->context.site = NULL;
+	watch_site(s, ev->site);
+}
+
+static inline void on_native_span(void *ctx, const struct native_span_event *ev)
+{
+	struct seen *s = watch_add(ctx, SEEN_NATIVE);
+
+	s->pid = ev->pid;
+	s->tid = ev->tid;
+	s->ts_ns = ev->ts_ns;
+	s->native = *ev;
+}
+
+static inline void on_code_unknown(void *ctx, uint32_t pid, uint64_t code)
+{
+	struct seen *s = watch_add(ctx, SEEN_UNKNOWN);
+
+	s->pid = pid;
+	s->code = code;
+}
+
 /* --- the probe -------------------------------------------------------------------------------- */
 
 static inline struct probe_sink watch_sink(struct watch *w)
@@ -271,6 +290,9 @@ static inline struct probe_sink watch_sink(struct watch *w)
 		.process_cgroup = on_process_cgroup,
 		.listen = on_listen,
 		.lost = on_lost,
+		.context = on_context,
+		.native_span = on_native_span,
+		.code_unknown = on_code_unknown,
 		.ctx = w,
 	};
 }

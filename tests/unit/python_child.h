@@ -19,7 +19,7 @@
 #include "check.h"
 #include "runtimes/python_internal.h"
 
-enum { CHILD_FIELDS = 8, CHILD_LINE = 16384 };
+enum { CHILD_FIELDS = 12, CHILD_LINE = 16384 };
 
 struct python_child {
 	pid_t pid;
