@@ -85,7 +85,8 @@ static bool place_keep(struct python_places *places, struct place *place)
 }
 
 /* Of several modules in a file the one that was imported by name counts: what __main__ runs is
- * loaded once more when another imports it, and that one serves. */
+ * loaded once more when another imports it, and that one serves. A module with two names has its
+ * first (multiprocessing calls __main__ __mp_main__ too). */
 static void place_index(struct python_places *places, struct place *place)
 {
 	uint64_t key = text_hash(place->module, strlen(place->module));
@@ -96,7 +97,7 @@ static void place_index(struct python_places *places, struct place *place)
 		return;
 	key = text_hash(place->file, strlen(place->file));
 	other = (struct place *)hash_get(&places->files, key);
-	if (!other || strcmp(other->module, "__main__") == 0)
+	if (!other || (strcmp(other->module, "__main__") == 0 && other->object != place->object))
 		hash_put(&places->files, key, place);
 }
 

@@ -233,7 +233,8 @@ for turn in range(2):
     case(app, "/api/t1/v1/things/9", "/api/{tenant}/v1/things/{thing_id}", "thing", method="PUT", status=405)
     case(app, "/again/things/9", "/again/things/{thing_id}", "thing", status=200)
     case(app, "/api/t1/v1/things/9/ws", "/api/{tenant}/v1/things/{thing_id}/ws", "thing_socket", type_="websocket")
-    case(app, "/again/plain/y", "/again/plain/{y}", "plain_too", status=200)
+    # one endpoint under two prefixes, and no route in the scope: not certain before FastAPI 0.137
+    case(app, "/again/plain/y", "/again/plain/{y}" if telemetry else "", "plain_too", status=200)
     case(app, "/starlette/z", "/starlette/{z}", "plain", status=200)
     case(app, "/sub/users/1", "/sub/users/{user_id}", "user", status=200)
     case(app, "/sub/nothing", "/sub/{path}", status=404)
