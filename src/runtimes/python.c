@@ -147,7 +147,7 @@ static int python_open(const struct runtime_options *options, uint32_t pid,
 		return err;
 	}
 	python_code_learn(p);
-	p->keys_known = python_route_keys(p);
+	python_route_keys(p);
 	*ret = &p->base;
 	return 0;
 }
@@ -155,7 +155,6 @@ static int python_open(const struct runtime_options *options, uint32_t pid,
 static int python_refresh(struct runtime_process *base)
 {
 	struct python *p = (struct python *)base;
-	size_t codes = p->codes.count;
 	int found;
 
 	if (!python_read(p, p->runtime, &(uint64_t){ 0 }, sizeof(uint64_t)))
@@ -163,12 +162,8 @@ static int python_refresh(struct runtime_process *base)
 	found = python_hooks_find(p, NULL);
 	if (found < 0)
 		return found;
-	python_code_learn(p);
-	if (!p->keys_known && python_route_keys(p)) {
-		p->keys_known = true;
-		found = 1;
-	}
-	return found || p->codes.count != codes;
+	found = python_code_learn(p) || found;
+	return python_route_keys(p) || found;
 }
 
 static const struct python_layout *python_layout(const struct runtime_process *base)

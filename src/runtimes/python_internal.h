@@ -52,8 +52,10 @@ struct python {
 	struct python_places *places; /* files and modules; python_place.c */
 	struct python_known *known;   /* functions that matter; python_known.c */
 	struct python_image uvloop;   /* when it is loaded */
-	bool keys_known;
-	bool copy_context_known; /* whether contextvars.copy_context needs a hook of its own */
+	bool keys_known;              /* all of them */
+	uint64_t keys_modules;        /* how many modules there were when they were looked for */
+	bool copy_context_known;      /* whether contextvars.copy_context needs a hook of its own */
+	bool asyncio_known;           /* that asyncio's C part copies contexts where hooks are */
 };
 
 /* python.c: gives the sentence that says why (malloc'd) and -EOPNOTSUPP, or -ENOMEM. */
@@ -138,7 +140,8 @@ uint64_t python_function_code(const struct python *p, uint64_t function);
 void python_code_free(struct python *p);
 
 /* python_route.c */
-/* Looks for the interned strings that are keys of a scope; true when all are known. */
+/* Looks for the interned strings that are keys of a scope, after imports; true when it found any
+ * that were not known before. */
 bool python_route_keys(struct python *p);
 bool python_route(struct runtime_process *p, const struct runtime_route *route,
 		  struct slice *ret_template, struct runtime_code *ret_endpoint);

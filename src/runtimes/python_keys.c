@@ -20,8 +20,7 @@ enum {
 
 struct key {
 	const char *name;
-	const char *module; /* is there only with this one */
-	uint64_t found;
+	uint64_t *found;
 };
 
 enum { KEY_ROUTE, KEY_ROOT_PATH, KEY_ENDPOINT, KEY_ROUTER, KEY_FASTAPI, KEY_CONTEXT, KEY_COUNT };
@@ -29,6 +28,7 @@ enum { KEY_ROUTE, KEY_ROOT_PATH, KEY_ENDPOINT, KEY_ROUTER, KEY_FASTAPI, KEY_CONT
 struct search {
 	const struct python *p;
 	uint64_t function_type;
+	bool learnt;
 	struct key keys[KEY_COUNT];
 };
 
@@ -39,7 +39,7 @@ static const char *const modules[] = { "starlette.routing", "fastapi.routing",
 static bool complete(const struct search *s)
 {
 	for (size_t i = 0; i < KEY_COUNT; i++)
-		if (!s->keys[i].found)
+		if (!*s->keys[i].found)
 			return false;
 	return true;
 }
@@ -52,10 +52,12 @@ static void consider(struct search *s, uint64_t object, const uint8_t *head)
 	for (size_t i = 0; i < KEY_COUNT; i++) {
 		struct key *key = &s->keys[i];
 
-		if (!key->found && length == strlen(key->name) &&
+		if (!*key->found && length == strlen(key->name) &&
 		    memcmp(head + s->p->offsets.str_ascii, key->name, length) == 0 &&
-		    python_str_equals(s->p, object, key->name) && python_interned(s->p, object))
-			key->found = object;
+		    python_str_equals(s->p, object, key->name) && python_interned(s->p, object)) {
+			*key->found = object;
+			s->learnt = true;
+		}
 	}
 }
 
@@ -136,33 +138,23 @@ static bool search_global(void *ctx, uint64_t name, uint64_t object)
 	return !complete(s);
 }
 
-/* Nothing is missing but what belongs to a framework that isn't loaded. */
-static bool enough(const struct search *s)
-{
-	for (size_t i = 0; i < KEY_COUNT; i++)
-		if (!s->keys[i].found &&
-		    (i < KEY_FASTAPI || python_place_object(s->p, s->keys[i].module)))
-			return false;
-	return true;
-}
-
 bool python_route_keys(struct python *p)
 {
 	struct python_layout *l = &p->layout;
 	struct search s = { .p = p,
 			    .keys = {
-				    [KEY_ROUTE] = { "route", NULL, l->key_route },
-				    [KEY_ROOT_PATH] = { "root_path", NULL, l->key_root_path },
-				    [KEY_ENDPOINT] = { "endpoint", NULL, l->key_endpoint },
-				    [KEY_ROUTER] = { "router", NULL, l->key_router },
-				    [KEY_FASTAPI] = { "fastapi", "fastapi.routing",
-						      l->key_fastapi },
-				    [KEY_CONTEXT] = { "effective_route_context", "fastapi.routing",
-						      l->key_route_context },
+				    [KEY_ROUTE] = { "route", &l->key_route },
+				    [KEY_ROOT_PATH] = { "root_path", &l->key_root_path },
+				    [KEY_ENDPOINT] = { "endpoint", &l->key_endpoint },
+				    [KEY_ROUTER] = { "router", &l->key_router },
+				    [KEY_FASTAPI] = { "fastapi", &l->key_fastapi },
+				    [KEY_CONTEXT] = { "effective_route_context",
+						      &l->key_route_context },
 			    } };
+	uint64_t count = python_dict_used(p, python_modules(p));
 
-	if (p->keys_known)
-		return true;
+	if (p->keys_known || count == p->keys_modules)
+		return false;
 	python_places_refresh(p);
 	for (size_t i = 0; i < sizeof(modules) / sizeof(modules[0]) && !complete(&s); i++) {
 		uint64_t module = python_place_object(p, modules[i]);
@@ -171,12 +163,7 @@ bool python_route_keys(struct python *p)
 		if (dict)
 			python_dict_each(p, dict, search_global, &s);
 	}
-	l->key_route = s.keys[KEY_ROUTE].found;
-	l->key_root_path = s.keys[KEY_ROOT_PATH].found;
-	l->key_endpoint = s.keys[KEY_ENDPOINT].found;
-	l->key_router = s.keys[KEY_ROUTER].found;
-	l->key_fastapi = s.keys[KEY_FASTAPI].found;
-	l->key_route_context = s.keys[KEY_CONTEXT].found;
+	p->keys_modules = count;
 	p->keys_known = complete(&s);
-	return enough(&s);
+	return s.learnt;
 }
