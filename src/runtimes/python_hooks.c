@@ -24,8 +24,10 @@
 enum {
 	CODE_BYTES = 2048, /* of a function whose size isn't known */
 	HOOKS_MAX = 64,
-	C_FUNCTION_DEF = 16, /* PyCFunctionObject.m_ml (methodobject.h) */
-	DEF_FUNCTION = 8,    /* PyMethodDef.ml_meth */
+	CALLS_DEEP = 2,       /* asyncio of 3.9 to 3.14 needs two */
+	C_FUNCTION_DEF = 16,  /* PyCFunctionObject.m_ml (methodobject.h) */
+	DEF_FUNCTION = 8,     /* PyMethodDef.ml_meth */
+	TYPE_INIT_BEHIND = 8, /* PyTypeObject: tp_init stands behind tp_dictoffset */
 };
 
 /* A function of the process and its machine code, as the file has it: without probes in it. */
@@ -276,6 +278,55 @@ static int find_copy_context(struct python *p, char **ret_why)
 	return find_copy(p, "copy_context", function, 0, "PyContext_CopyCurrent", ret_why);
 }
 
+/* The same within a few calls. */
+static bool reaches(const struct python *p, uint64_t address, uint64_t target, const char *symbol,
+		    int depth)
+{
+	struct function f;
+	struct disasm d;
+	bool found = false;
+
+	if (!function_read(p, symbol, address, 0, &f)) {
+		found = leads_to(p, &f, target, symbol);
+		if (!found && depth && !disasm_function(f.code, f.length, f.address, false, &d)) {
+			for (size_t i = 0; !found && i < d.jump_count; i++)
+				found = d.jumps[i].target && d.jumps[i].kind != DISASM_SLOT &&
+					reaches(p, d.jumps[i].target, target, symbol, depth - 1);
+			disasm_free(&d);
+		}
+	}
+	function_free(&f);
+	return found;
+}
+
+/*
+ * Where asyncio's C part is in the interpreter's own file, a compiler may have given it its own
+ * copy of PyContext_CopyCurrent, which no probe would see. Tasks and callbacks have to call it.
+ */
+static int check_asyncio(struct python *p, char **ret_why)
+{
+	static const char copy[] = "PyContext_CopyCurrent";
+	uint64_t module = python_module(p, "_asyncio"), task, future, init, add, target;
+
+	if (!module)
+		return 0;
+	task = python_module_get(p, module, "Task");
+	future = python_module_get(p, module, "Future");
+	init = task ? python_pointer(p, task + p->offsets.type_dictoffset + TYPE_INIT_BEHIND) : 0;
+	add = future ? python_c_method(p, future, "add_done_callback") : 0;
+	if (!init || !add)
+		return 0; /* not imported to its end */
+	p->asyncio_known = true;
+	if (!is_inside(p, init))
+		return 0;
+	target = python_symbol(&p->image, copy, NULL);
+	if (!reaches(p, init, target, copy, CALLS_DEEP) ||
+	    !reaches(p, add, target, copy, CALLS_DEEP))
+		return python_refuse(ret_why, "its asyncio is built in and copies contexts on its "
+					      "own, where no probe can see it");
+	return 0;
+}
+
 static bool has_hook(const struct python *p, enum runtime_hook_kind kind)
 {
 	for (size_t i = 0; i < p->base.hook_count; i++)
@@ -351,6 +402,8 @@ int python_hooks_find(struct python *p, char **ret_why)
 		err = find_copies(p, ret_why);
 	if (!err && !p->copy_context_known)
 		err = find_copy_context(p, ret_why);
+	if (!err && !p->asyncio_known)
+		err = check_asyncio(p, ret_why);
 	if (!err && !has_hook(p, RUNTIME_HOOK_SUBMIT))
 		err = find_submit(p);
 	if (!err && !has_hook(p, RUNTIME_HOOK_LATE_WRITE))
