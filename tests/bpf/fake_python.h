@@ -92,9 +92,12 @@ static struct fake_state fake_state;
 static uint64_t fake_cframe[2]; /* 3.11: the frame at 8 */
 static struct fake_context fake_contexts[3];
 static struct fake_frame fake_frames[FAKE_FRAMES];
-static struct fake_class fake_library, fake_application, fake_other, fake_span, fake_stop,
-	fake_pool, fake_work, fake_answer_self, fake_answer_local, fake_answer_match, fake_unknown;
+/* Code objects; a test need not use all. */
+static __attribute__((unused)) struct fake_class fake_library, fake_application, fake_other,
+	fake_span, fake_stop, fake_pool, fake_work, fake_answer_self, fake_answer_local,
+	fake_answer_match, fake_unknown;
 static pthread_key_t fake_key;
+static uint64_t fake_tag; /* in references to code */
 
 static inline uint64_t address_of(const void *p)
 {
@@ -165,11 +168,11 @@ static inline void fake_stack(const struct fake_class *const *codes)
 	for (i = 0; codes[i] && i < FAKE_FRAMES; i++) {
 		struct fake_frame *f = &fake_frames[i];
 
-		f->code = address_of(codes[i]);
+		f->code = address_of(codes[i]) | fake_tag;
 		if (codes[i + 1] && i + 1 < FAKE_FRAMES)
 			f->previous = address_of(f + 1);
 		for (k = 0; k < FAKE_LOCALS; k++)
-			f->locals[k] = i * 100 + k;
+			f->locals[k] = (i * 100 + k) | fake_tag;
 	}
 	fake_state.frame = i ? address_of(&fake_frames[0]) : 0;
 	fake_cframe[1] = fake_state.frame;
