@@ -15,6 +15,7 @@
 enum { MAX_SPANS = 4096, NO_SPLIT = -1, BYTEWISE = -2 };
 
 struct run {
+	const struct script *script;
 	uint64_t next_id;
 	struct span *spans[MAX_SPANS];
 	size_t count;
@@ -51,6 +52,40 @@ static void on_random(void *ctx, uint8_t *data, size_t len)
 	}
 }
 
+static struct slice text(const char *s)
+{
+	return s ? slice_str(s) : slice_of(NULL, 0);
+}
+
+static struct code_info code_info(const struct script_code *c)
+{
+	return (struct code_info){ text(c->function), text(c->file), c->line };
+}
+
+static bool on_code(void *ctx, uint32_t pid, uint64_t code, struct code_info *ret)
+{
+	const struct run *r = ctx;
+	const struct script_code *c = script_find(r->script->codes, r->script->code_count, code);
+
+	(void)pid;
+	if (c)
+		*ret = code_info(c);
+	return c;
+}
+
+static bool on_route(void *ctx, uint32_t pid, const struct runtime_route *route,
+		     struct route_info *ret)
+{
+	const struct run *r = ctx;
+	const struct script_code *c =
+		script_find(r->script->routes, r->script->route_count, route->route);
+
+	(void)pid;
+	if (c)
+		*ret = (struct route_info){ text(c->route), code_info(c) };
+	return c;
+}
+
 /* Feeds a transfer in two parts, cut at `at`, or byte by byte. */
 static void run_io(struct tracer *t, const struct io_event *io, const uint8_t *data, long at)
 {
@@ -75,6 +110,24 @@ static void run_io(struct tracer *t, const struct io_event *io, const uint8_t *d
 	}
 }
 
+static void run_transfer(struct tracer *t, const struct script_event *e, long split)
+{
+	struct runtime_route route = { .route = e->route };
+	struct io_event io = e->io;
+
+	io.site = e->has_site ? &e->site : NULL;
+	io.route = e->route ? &route : NULL;
+	run_io(t, &io, e->data.data ? e->data.data : (const uint8_t *)"", split);
+}
+
+static void run_context(struct tracer *t, const struct script_event *e)
+{
+	struct context_event ev = e->context;
+
+	ev.site = e->has_site ? &e->site : NULL;
+	tracer_context(t, &ev);
+}
+
 static void run_event(struct tracer *t, const struct script_event *e, long split)
 {
 	switch (e->kind) {
@@ -82,7 +135,7 @@ static void run_event(struct tracer *t, const struct script_event *e, long split
 		tracer_conn_open(t, &e->conn);
 		break;
 	case EV_IO:
-		run_io(t, &e->io, e->data.data ? e->data.data : (const uint8_t *)"", split);
+		run_transfer(t, e, split);
 		break;
 	case EV_CLOSE:
 		tracer_conn_close(t, e->conn.conn_id, e->ts_ns);
@@ -105,6 +158,18 @@ static void run_event(struct tracer *t, const struct script_event *e, long split
 	case EV_TICK:
 		tracer_tick(t, e->ts_ns);
 		break;
+	case EV_RUNTIME:
+		tracer_runtime(t, e->conn.pid);
+		break;
+	case EV_CHANGED:
+		tracer_process_changed(t, e->conn.pid);
+		break;
+	case EV_CONTEXT:
+		run_context(t, e);
+		break;
+	case EV_NATIVE:
+		tracer_native_span(t, &e->native);
+		break;
 	}
 }
 
@@ -124,15 +189,24 @@ static void run_script(const struct script *s, struct run *r, size_t which, long
 					  .sampler = { .root = s->has_ratio ? SAMPLER_TRACE_ID_RATIO
 									    : SAMPLER_ALWAYS_ON,
 						       .ratio = s->ratio,
-						       .parent_based = true } };
+						       .parent_based = true },
+					  .span_rules = s->rules,
+					  .span_rule_count = s->rule_count,
+					  .no_code = s->no_code,
+					  .no_route = s->no_route };
 	struct tracer_ops ops = {
-		.span = on_span, .resource = on_resource, .random = on_random, .ctx = r
+		.span = on_span,
+		.resource = on_resource,
+		.random = on_random,
+		.code = on_code,
+		.route = on_route,
+		.ctx = r,
 	};
 	struct tracer *t;
 	uint64_t last = 0;
 	size_t i;
 
-	*r = (struct run){ 0 };
+	*r = (struct run){ .script = s };
 	t = tracer_new(&options, &ops, &r->stats);
 	if (!t)
 		exit(2);
@@ -226,7 +300,10 @@ static void put_span(struct buf *out, const struct run *r, size_t i)
 	const struct span *s = r->spans[i];
 	uint32_t k;
 
-	buf_printf(out, "%zu %s ", i + 1, s->kind == SPAN_SERVER ? "SERVER" : "CLIENT");
+	buf_printf(out, "%zu %s ", i + 1,
+		   s->kind == SPAN_SERVER   ? "SERVER"
+		   : s->kind == SPAN_CLIENT ? "CLIENT"
+					    : "INTERNAL");
 	put_text(out, span_name(s));
 	buf_printf(out, " %" PRIu64 "-%" PRIu64 " pid %u ", s->start_ns, s->end_ns,
 		   s->resource ? s->resource->pid : 0);

@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_WORDS = 64 };
-
 static const struct {
 	const char *name;
 	int error;
@@ -96,7 +94,7 @@ static size_t split_line(size_t line, char *p, char **words, struct buf *data)
 			p = read_bytes(line, p, data);
 			continue;
 		}
-		if (n == MAX_WORDS)
+		if (n == SCRIPT_MAX_WORDS)
 			fail_line(line, "too many words");
 		words[n++] = p;
 		while (*p && !isspace((unsigned char)*p))
@@ -178,7 +176,7 @@ static size_t read_option(size_t line, struct script_event *e, char **words, siz
 		e->conn.family = CONN_UNIX;
 		snprintf(e->conn.path, sizeof(e->conn.path), "%s", words[i + 1]);
 		return i + 2;
-	} else {
+	} else if (!script_runtime_option(e, w)) {
 		fail_line(line, "no such word");
 	}
 	return i + 1;
@@ -189,13 +187,29 @@ static const struct {
 	enum script_kind kind;
 	bool has_conn;
 } kinds[] = {
-	{ "open", EV_OPEN, true },      { "send", EV_IO, true },
-	{ "recv", EV_IO, true },        { "eof", EV_IO, true },
-	{ "close", EV_CLOSE, true },    { "fail", EV_FAIL, false },
-	{ "thread", EV_THREAD, false }, { "thread-exit", EV_THREAD_EXIT, false },
-	{ "exit", EV_EXIT, false },     { "lost", EV_LOST, false },
-	{ "tick", EV_TICK, false },
+	{ "open", EV_OPEN, true },       { "send", EV_IO, true },
+	{ "recv", EV_IO, true },         { "eof", EV_IO, true },
+	{ "close", EV_CLOSE, true },     { "fail", EV_FAIL, false },
+	{ "thread", EV_THREAD, false },  { "thread-exit", EV_THREAD_EXIT, false },
+	{ "exit", EV_EXIT, false },      { "lost", EV_LOST, false },
+	{ "tick", EV_TICK, false },      { "runtime", EV_RUNTIME, false },
+	{ "exec", EV_CHANGED, false },   { "copy", EV_CONTEXT, false },
+	{ "submit", EV_CONTEXT, false }, { "born", EV_CONTEXT, false },
+	{ "enter", EV_NATIVE, false },   { "leave", EV_NATIVE, false },
 };
+
+/* What an event of a runtime shares with the others. */
+static void fill_runtime(struct script_event *e, const char *word)
+{
+	e->context.kind = *word == 'c'   ? CONTEXT_EVENT_COPIED
+			  : *word == 's' ? CONTEXT_EVENT_SUBMITTED
+					 : CONTEXT_EVENT_BORN;
+	e->context.ts_ns = e->native.ts_ns = e->ts_ns;
+	e->context.pid = e->native.pid = e->conn.pid;
+	e->context.tid = e->native.tid = e->conn.tid;
+	e->context.turn = e->native.turn = e->conn.turn;
+	e->native.left = *word == 'l';
+}
 
 static void read_event(struct script *s, size_t line, char **words, size_t n, struct buf *data)
 {
@@ -225,6 +239,7 @@ static void read_event(struct script *s, size_t line, char **words, size_t n, st
 	}
 	while (i < n)
 		i = read_option(line, e, words, i, n);
+	fill_runtime(e, words[0]);
 	e->fail.conn = e->conn;
 	e->io.captured = (uint32_t)e->data.len;
 	e->io.length += e->io.captured;
@@ -233,7 +248,7 @@ static void read_event(struct script *s, size_t line, char **words, size_t n, st
 
 bool script_read(FILE *f, struct script *s)
 {
-	char *text = NULL, *words[MAX_WORDS];
+	char *text = NULL, *words[SCRIPT_MAX_WORDS];
 	size_t cap = 0, line = 0;
 	bool more = false;
 
@@ -252,7 +267,7 @@ bool script_read(FILE *f, struct script *s)
 		} else if (n == 2 && strcmp(words[0], "ratio") == 0) {
 			s->has_ratio = true;
 			s->ratio = strtod(words[1], NULL);
-		} else if (n) {
+		} else if (n && !script_define(s, words, n)) {
 			read_event(s, line, words, n, &data);
 		}
 		buf_free(&data);
@@ -268,4 +283,5 @@ void script_free(struct script *s)
 	for (i = 0; i < s->count; i++)
 		buf_free(&s->events[i].data);
 	s->count = 0;
+	script_undefine(s);
 }
