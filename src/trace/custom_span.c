@@ -110,6 +110,7 @@ static struct custom_span *begin(struct tracer *t, struct custom_process *p,
 		.context = at->context,
 		.site = site,
 		.within = outer,
+		.exact = !site,
 	};
 	struct custom_span *c;
 
@@ -204,7 +205,7 @@ void custom_span_see(struct tracer *t, const struct custom_point *at,
 	struct call *outer = NULL;
 	uint32_t i;
 
-	if (!site || !t->options.span_rule_count)
+	if (!site || !t->options.span_rule_count || !link_has_runtime(t->linker, at->pid))
 		return;
 	p = process_get(t, at->pid, site->span_count > 0);
 	if (!p)

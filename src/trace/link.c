@@ -330,6 +330,7 @@ struct call *link_call_begin(struct linker *l, const struct link_origin *o)
 	c->why_none = DROP_PARENT_NO_REQUEST;
 	if (o->custom) {
 		c->is_custom = true;
+		c->exact = o->exact;
 		memcpy(c->trace_id, o->custom->trace_id, sizeof(c->trace_id));
 		memcpy(c->span_id, o->custom->span_id, sizeof(c->span_id));
 	}
@@ -360,9 +361,19 @@ static void part(struct process *p, struct call *c, const struct link_point *at)
 		c->request->active = *at;
 }
 
+/* What was made in a custom span may be decided now. */
+static void leave(struct linker *l, struct call *c, uint64_t now_ns)
+{
+	c->over = true;
+	if (c->process->contexts)
+		link_look(l, c->process, now_ns, false);
+}
+
 void link_call_end(struct linker *l, struct call *c, struct span *s, const struct link_point *at)
 {
-	if (!c->is_custom)
+	struct call *own = c->is_custom ? link_call_get(c) : NULL;
+
+	if (!own)
 		part(c->process, c, at);
 	if (c->within) {
 		c->within->open_within--;
@@ -370,18 +381,19 @@ void link_call_end(struct linker *l, struct call *c, struct span *s, const struc
 			c->within->last_within_ns = at->ns;
 	}
 	c->span = s;
+	c->ended_ns = at->ns;
 	if (!s) {
 		c->dropped = true;
 		link_call_free(c);
-		return;
+	} else if (!link_decide(l, c, at->ns, false)) {
+		if (!c->seq)
+			list_push(&l->waiting, &c->node);
+		if (c->request)
+			list_push(&c->request->calls, &c->by_request);
 	}
-	c->ended_ns = at->ns;
-	if (link_decide(l, c, at->ns, false))
-		return;
-	if (!c->seq)
-		list_push(&l->waiting, &c->node);
-	if (c->request)
-		list_push(&c->request->calls, &c->by_request);
+	if (own)
+		leave(l, own, at->ns);
+	link_call_put(own);
 }
 
 /* --- what makes the books doubtful, and time --- */
@@ -438,6 +450,13 @@ void link_runtime(struct linker *l, uint32_t pid, uint64_t now_ns)
 	link_contexts_lost(l, link_process(l, pid));
 	x->runtime = true;
 	x->began_ns = now_ns;
+}
+
+bool link_has_runtime(struct linker *l, uint32_t pid)
+{
+	const struct process *p = link_process(l, pid);
+
+	return p && p->contexts && p->contexts->runtime;
 }
 
 bool link_custom(struct linker *l, uint32_t pid)

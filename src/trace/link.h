@@ -64,6 +64,7 @@ struct link_origin {
 	const struct runtime_site *site; /* NULL: nothing is known of the frames */
 	struct call *within;             /* the custom span that it is made in; NULL: see lineage */
 	const struct span *custom;       /* a custom span itself, its ids set; else NULL */
+	bool exact;                      /* a custom span whose end will be told */
 };
 
 struct linker *linker_new(const struct linker_ops *ops, struct stats *stats);
@@ -115,6 +116,7 @@ void link_tick(struct linker *l, uint64_t now_ns);
 
 /* The contexts of the process's runtime are told from now on. */
 void link_runtime(struct linker *l, uint32_t pid, uint64_t now_ns);
+bool link_has_runtime(struct linker *l, uint32_t pid);
 /* Custom spans of the process are told from now on. False: out of memory. */
 bool link_custom(struct linker *l, uint32_t pid);
 /* It runs another program: nothing that was known of its runtime holds. */

@@ -451,10 +451,10 @@ static bool decide_parent(struct linker *l, struct call *c, uint64_t now_ns, enu
 		c->by_lineage = c->by_lineage || w->by_lineage;
 		w = w->within;
 	}
-	if (w && !w->decided) {
+	if (w && (!w->decided || (w->exact && !w->over))) {
 		if (patience != LAST)
 			return false;
-		w = NULL;
+		w = w->decided ? w : NULL;
 	}
 	if (w && !c->by_lineage) {
 		adopt(l, c, w);

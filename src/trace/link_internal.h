@@ -114,6 +114,8 @@ struct call {
 	bool is_custom;      /* a custom span; its own ids: */
 	bool decided;
 	bool torn;    /* events were lost */
+	bool exact;   /* a custom span whose end will be seen: what is in it waits for that */
+	bool over;    /* a custom span that has ended */
 	bool dropped; /* a custom span that won't be */
 	uint32_t open_within;
 	uint64_t last_within_ns;
