@@ -1,7 +1,8 @@
 /*
  * Links by the contexts of a runtime (Python's contextvars): which context was copied from which,
- * which request each belongs to, and what follows for a call. The three files behind it:
- * link_node.c keeps the nodes, link_claim.c gives them to requests, link_decide.c decides calls.
+ * which request each belongs to, and what follows for a call. The files behind it: link_node.c
+ * keeps the nodes, link_origin.c makes them, link_claim.c gives them to requests, link_decide.c
+ * decides calls.
  *
  * The runtime copies the current context whenever it begins something that runs by itself, so all
  * that a request does is done in copies of copies of one context, its root, or in the root itself.
@@ -18,9 +19,9 @@
  *    it counts once no other request that was pending then is left, and each of them has found a
  *    root elsewhere.
  * 3. The reader. Where bytes are read in a context of the connection's own (asyncio), the first
- * copy of it after the head was complete is the request's. The answer confirms that; where it
+ *    copy of it after the head was complete is the request's. The answer confirms that; where it
  *    disagrees, the request is torn and the rule is off for the process. A request without an
- * answer (the peer went away) counts only once the process has had a confirmation.
+ *    answer (the peer went away) counts only once the process has had a confirmation.
  * 4. The thread. Copies made, items submitted and threads made in no context by a thread that
  *    handles one blocking request are as much its own as the thread's calls (link.h).
  * 5. Executors. An item belongs to what submitted it; the worker's frames name the item it runs.
@@ -150,6 +151,16 @@ struct request *link_task_request(const struct node *n);
 /* Nothing can be found for the requests that are open now. */
 void link_claims_lost(struct linker *l, struct process *p);
 
+/* link_origin.c */
+/* Where what a thread does in `context` comes from; counted, NULL: not known. */
+struct node *link_origin_of(struct linker *l, struct process *p, uint32_t tid, uint64_t context,
+			    const struct runtime_site *site);
+/* The custom span that what comes from `n` was begun in; NULL: none. Borrowed. */
+struct call *link_within_by_lineage(const struct node *n);
+/* The process ends: its threads end with it, which joins none of them. */
+void link_births_end(struct contexts *x, uint64_t now_ns);
+void link_birth_gone(struct contexts *x, uint32_t tid, uint64_t now_ns);
+
 /* link_decide.c */
 /* Where the call of a process with contexts comes from. */
 void link_call_origin(struct linker *l, struct call *c, const struct link_origin *o);
@@ -157,12 +168,6 @@ void link_call_origin(struct linker *l, struct call *c, const struct link_origin
 bool link_decide_by_context(struct linker *l, struct call *c, uint64_t now_ns, bool last);
 /* Looks at all calls of the process that wait. */
 void link_look(struct linker *l, struct process *p, uint64_t now_ns, bool last);
-/* Where what a thread does in `context` comes from; counted, NULL: not known. */
-struct node *link_origin_of(struct linker *l, struct process *p, uint32_t tid, uint64_t context,
-			    const struct runtime_site *site);
-/* The process ends: its threads end with it, which joins none of them. */
-void link_births_end(struct contexts *x, uint64_t now_ns);
-void link_birth_gone(struct contexts *x, uint32_t tid, uint64_t now_ns);
 /* Events were lost: nothing that waits can be decided any more, nor found for open requests. */
 void link_contexts_lost(struct linker *l, struct process *p);
 

@@ -1,9 +1,9 @@
 /*
- * What the files behind link.h share: link.c keeps the books (processes, requests, calls),
- * link_thread.c the threads, link_judge.c decides where there is no runtime; link_context.h is the
- * rest. Processes, requests and calls are counted: a request lives until it has ended and nothing
- * names it, a process until it is gone and has neither requests nor calls, a call until it is over
- * and nothing was made in it. A finished call owns its span while it waits.
+ * What the files behind link.h share: link.c keeps the books of processes and requests, link_call.c
+ * those of calls, link_thread.c those of threads; link_judge.c decides where there is no runtime,
+ * link_context.h is the rest. Processes, requests and calls are counted: a request lives until it
+ * has ended and nothing names it, a process until it is gone and has neither requests nor calls, a
+ * call until it is over and nothing was made in it. A finished call owns its span while it waits.
  */
 #ifndef TRACE_LINK_INTERNAL_H
 #define TRACE_LINK_INTERNAL_H

@@ -1,0 +1,192 @@
+/*
+ * Where things come from in a process with contexts: copies, items of executors and threads that
+ * are handed on (link_context.h), and what a thread does now. It decides nothing. Invariant: what
+ * was handed on at an address or number before means nothing once it is handed on anew.
+ */
+#include "trace/link_context.h"
+
+/* --- where things come from --- */
+
+/* A node for what a thread does in no context while it handles `r` (rule 4). */
+static struct node *thread_node(struct linker *l, struct contexts *x, struct node *parent,
+				struct request *r)
+{
+	struct node *n = link_node_new(l, x, 0, parent);
+
+	if (n)
+		link_node_claim(n, CLAIM_THREAD, r);
+	return n;
+}
+
+static bool is_claimed(const struct node *n)
+{
+	int i;
+
+	for (i = 0; n && i < CHAIN_MAX; n = n->parent, i++) {
+		if (n->claim != CLAIM_NONE || n->task_of)
+			return true;
+	}
+	return false;
+}
+
+struct node *link_origin_of(struct linker *l, struct process *p, uint32_t tid, uint64_t context,
+			    const struct runtime_site *site)
+{
+	struct contexts *x = p->contexts;
+	const struct thread *t = hash_get(&l->threads, tid);
+	struct request *own = t && t->pid == p->pid && t->open == 1 ? t->handling : NULL;
+	struct node *n = context ? link_node_of(l, x, context) : NULL;
+
+	if (own && !own->head_read)
+		own = NULL;
+	if (n)
+		return own && !is_claimed(n) ? thread_node(l, x, n, own) : link_node_get(n);
+	if (site && site->work) {
+		const struct item *item = hash_get(&x->items, site->work);
+
+		return item ? link_node_get(item->origin) : NULL;
+	}
+	if (own)
+		return thread_node(l, x, NULL, own);
+	if ((site && (site->pooled || site->cut)) || (t && t->pid == p->pid && t->open))
+		return NULL;
+	return link_node_get(hash_get(&x->births, tid));
+}
+
+struct call *link_within_by_lineage(const struct node *n)
+{
+	int i;
+
+	for (i = 0; n && i < CHAIN_MAX; n = n->parent, i++) {
+		if (n->claim == CLAIM_ROOT || n->claim == CLAIM_TORN)
+			return NULL;
+		if (n->within)
+			return n->within;
+	}
+	return NULL;
+}
+
+struct call *link_within(struct linker *l, uint32_t pid, uint64_t context)
+{
+	struct process *p = link_process(l, pid);
+
+	if (!p || !p->contexts || !context)
+		return NULL;
+	return link_within_by_lineage(hash_get(&p->contexts->table, context));
+}
+
+uint64_t link_strand(struct linker *l, uint32_t pid, uint32_t tid, uint64_t context)
+{
+	struct process *p = link_process(l, pid);
+	struct node *n = p && p->contexts && p->contexts->runtime && context
+				 ? link_node_of(l, p->contexts, context)
+				 : NULL;
+
+	return n ? n->number << 1 : (uint64_t)tid << 1 | 1;
+}
+
+/* --- what is handed on --- */
+
+static void on_copied(struct linker *l, struct process *p, const struct context_event *ev,
+		      struct node *from, struct call *within)
+{
+	struct contexts *x = p->contexts;
+	struct node *to = hash_get(&x->table, ev->object), *n;
+
+	/* A way to make a context may lead over another one: told twice, made once. */
+	if (to && ev->tid == x->last_tid && ev->object == x->last_object &&
+	    ev->context == x->last_from && list_empty(&to->children))
+		return;
+	n = link_node_new(l, x, ev->object, from);
+	if (!n)
+		return;
+	if (within) {
+		link_call_get(within);
+		link_call_put(n->within);
+		n->within = within;
+	}
+	if (from)
+		link_claim_copied(x, from, n);
+	x->last_tid = ev->tid;
+	x->last_object = ev->object;
+	x->last_from = ev->context;
+}
+
+static void on_born(struct linker *l, struct contexts *x, uint32_t tid, struct node *from,
+		    struct call *within)
+{
+	struct node *n;
+
+	link_node_put(x, hash_remove(&x->births, tid));
+	n = from ? link_node_new(l, x, 0, from) : NULL;
+	if (!n)
+		return;
+	n->born_tid = tid;
+	if (within && !n->within)
+		n->within = link_call_get(within);
+	if (!hash_put(&x->births, tid, n)) {
+		stats_drop(l->stats, DROP_NO_MEMORY, 1);
+		link_node_put(x, n);
+	}
+}
+
+static void on_submitted(struct linker *l, struct contexts *x, uint64_t key, struct node *from,
+			 struct call *within)
+{
+	struct node *n = from && within ? link_node_new(l, x, 0, from) : link_node_get(from);
+
+	if (n && within && !n->within)
+		n->within = link_call_get(within);
+	link_item_put(l, x, key, n);
+	link_node_put(x, n);
+}
+
+void link_context(struct linker *l, const struct context_event *ev, struct call *within)
+{
+	struct process *p = link_process(l, ev->pid);
+	struct contexts *x = p ? p->contexts : NULL;
+	struct node *from;
+
+	if (!x || !x->runtime || (ev->kind == CONTEXT_EVENT_COPIED && ev->object == ev->context))
+		return;
+	from = link_origin_of(l, p, ev->tid, ev->context, ev->site);
+	/* A thread that works for whoever comes says nothing by how it was made. */
+	if (from && from->born_tid && !ev->context && !ev->site) {
+		link_node_put(x, from);
+		from = NULL;
+	}
+	switch (ev->kind) {
+	case CONTEXT_EVENT_COPIED:
+		on_copied(l, p, ev, from, within);
+		break;
+	case CONTEXT_EVENT_SUBMITTED:
+		on_submitted(l, x, ev->object, from, within);
+		break;
+	case CONTEXT_EVENT_BORN:
+		on_born(l, x, (uint32_t)ev->object, from, within);
+		break;
+	}
+	link_node_put(x, from);
+}
+
+void link_birth_gone(struct contexts *x, uint32_t tid, uint64_t now_ns)
+{
+	struct node *n = hash_remove(&x->births, tid);
+
+	if (!n)
+		return;
+	n->gone_ns = now_ns;
+	link_node_put(x, n);
+}
+
+void link_births_end(struct contexts *x, uint64_t now_ns)
+{
+	struct list *it, *tmp;
+
+	list_each_safe(it, tmp, &x->nodes) {
+		struct node *n = list_entry(it, struct node, birth);
+
+		if (n->gone_ns && now_ns < n->gone_ns + LINK_GRACE_NS)
+			n->gone_ns = 0;
+	}
+}
