@@ -13,6 +13,7 @@ enum {
 	CODES_CACHED_MAX = 16384,
 	CODE_BYTES = 160, /* of a code object, from its beginning: all fields that are read here */
 	UNWRAP_MAX = 16,
+	TYPE_NAME = 64,
 	QUALIFIED = 0x30b, /* 3.11: code objects have qualified names */
 };
 
@@ -197,17 +198,16 @@ bool python_code_info(struct runtime_process *process, uint64_t code, struct run
 	return true;
 }
 
-/* --- functions
- * --------------------------------------------------------------------------------------- */
+/* --- functions -------------------------------------------------------------------------------- */
 
 /* What a partial, a method or a static method calls; 0: it is none. */
-static uint64_t callee(const struct python *p, uint64_t object)
+static uint64_t callee(const struct python *p, uint64_t object, const char *type)
 {
 	static const char *const holders[] = { "functools.partial", "partial", "method",
 					       "staticmethod", "classmethod" };
 
 	for (size_t i = 0; i < sizeof(holders) / sizeof(holders[0]); i++)
-		if (python_type_named(p, object, holders[i]))
+		if (strcmp(type, holders[i]) == 0)
 			return python_pointer(p, object + PYTHON_WRAPPED);
 	return 0;
 }
@@ -215,11 +215,12 @@ static uint64_t callee(const struct python *p, uint64_t object)
 uint64_t python_unwrap(const struct python *p, uint64_t function)
 {
 	for (int i = 0; function && i < UNWRAP_MAX; i++) {
+		char type[TYPE_NAME];
 		uint64_t inner;
 
-		if (python_is(p, function, PYTHON_TYPE))
+		if (!python_type_name(p, function, type, sizeof(type)) || strcmp(type, "type") == 0)
 			return function;
-		inner = callee(p, function);
+		inner = callee(p, function, type);
 		if (!inner)
 			inner = python_attr(p, function, "__wrapped__");
 		if (!inner)
@@ -234,13 +235,16 @@ uint64_t python_function_code(const struct python *p, uint64_t function)
 	uint64_t code;
 
 	for (int i = 0; function && i < UNWRAP_MAX; i++) {
+		char type[TYPE_NAME];
 		uint64_t inner;
 
-		if (python_type(p, function) == p->code_type)
+		if (!python_type_name(p, function, type, sizeof(type)))
+			return 0;
+		if (strcmp(type, "code") == 0 && python_type(p, function) == p->code_type)
 			return function;
-		if (python_type_named(p, function, "function"))
+		if (strcmp(type, "function") == 0)
 			break;
-		inner = callee(p, function);
+		inner = callee(p, function, type);
 		/* an object that is called */
 		if (!inner && !python_is(p, function, PYTHON_TYPE))
 			inner = python_class_get(p, python_type(p, function), "__call__");

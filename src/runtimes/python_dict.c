@@ -40,6 +40,7 @@ enum {
 	/* tp_flags */
 	FLAG_INLINE_VALUES = 1 << 2,
 	FLAG_MANAGED_DICT = 1 << 4,
+	FLAG_HEAP_TYPE = 1 << 9,
 	/* PyTypeObject, relative to tp_dict, the same in all versions */
 	TYPE_MRO_FROM_DICT = 80,
 	/* PyMemberDescrObject, PyMemberDef (descrobject.h) */
@@ -137,45 +138,72 @@ static size_t view_read(const struct python *p, const struct view *v, size_t fir
 	return n;
 }
 
-/* The number of the entry with this key, and its value (may be 0: deleted, or not set in this
- * instance); -1: none. */
-static int view_find(const struct python *p, const struct view *v, const char *key,
-		     uint64_t *ret_value)
+static bool is_key(const struct python *p, const uint8_t *head, const char *key, size_t length)
 {
-	uint64_t keys[CHUNK], values[CHUNK];
+	return u64_at(head, STR_LENGTH) == length &&
+	       u64_at(head, PYTHON_OBJECT_TYPE) == p->str_type &&
+	       (head[STR_STATE] & STATE_ASCII_COMPACT) == STATE_ASCII_COMPACT &&
+	       memcmp(head + p->offsets.str_ascii, key, length) == 0;
+}
+
+/* One chunk by the keys' text; the entry's number in it, or -1. */
+static int chunk_find(const struct python *p, const uint64_t *keys, size_t n, const char *key)
+{
 	uint8_t heads[CHUNK * STR_READ_MAX];
 	size_t length = strlen(key), bytes = p->offsets.str_ascii + length;
 
 	if (bytes > STR_READ_MAX)
 		return -1;
-	for (size_t first = 0; first < v->count;) {
-		size_t n = view_read(p, v, first, keys, values);
+	python_read_many(p, keys, n, heads, bytes);
+	for (size_t i = 0; i < n; i++)
+		if (is_key(p, heads + i * bytes, key, length))
+			return (int)i;
+	return -1;
+}
 
-		if (!n)
-			return -1;
-		python_read_many(p, keys, n, heads, bytes);
-		for (size_t i = 0; i < n; i++) {
-			const uint8_t *head = heads + i * bytes;
+/*
+ * The number of the entry with this key, and its value (may be 0: deleted, or not set in this
+ * instance); -1: none. Names are interned mostly, so the address that was found last is looked for
+ * first, which is cheaper by far than to read all keys.
+ */
+static int view_find(const struct python *p, const struct view *v, struct python_name *name,
+		     uint64_t *ret_value)
+{
+	uint64_t keys[CHUNK], values[CHUNK];
 
-			if (u64_at(head, STR_LENGTH) != length ||
-			    u64_at(head, PYTHON_OBJECT_TYPE) != p->str_type ||
-			    (head[STR_STATE] & STATE_ASCII_COMPACT) != STATE_ASCII_COMPACT ||
-			    memcmp(head + p->offsets.str_ascii, key, length) != 0)
+	for (int by_text = name->key == 0; by_text < 2; by_text++) {
+		for (size_t first = 0, n; first < v->count; first += n) {
+			int found = -1;
+
+			n = view_read(p, v, first, keys, values);
+			if (!n)
+				return -1;
+			for (size_t i = 0; !by_text && i < n; i++)
+				if (keys[i] == name->key)
+					found = (int)i;
+			if (by_text)
+				found = chunk_find(p, keys, n, name->text);
+			if (found < 0)
 				continue;
-			*ret_value = values[i];
-			return (int)(first + i);
+			name->key = keys[found];
+			*ret_value = values[found];
+			return (int)first + found;
 		}
-		first += n;
 	}
 	return -1;
 }
 
-uint64_t python_dict_get(const struct python *p, uint64_t dict, const char *key)
+uint64_t python_dict_find(const struct python *p, uint64_t dict, struct python_name *name)
 {
 	uint64_t value = 0;
 	struct view v;
 
-	return view_dict(p, dict, &v) && view_find(p, &v, key, &value) >= 0 ? value : 0;
+	return view_dict(p, dict, &v) && view_find(p, &v, name, &value) >= 0 ? value : 0;
+}
+
+uint64_t python_dict_get(const struct python *p, uint64_t dict, const char *key)
+{
+	return python_dict_find(p, dict, &(struct python_name){ .text = key });
 }
 
 bool python_dict_each(const struct python *p, uint64_t dict, python_item_fn fn, void *ctx)
@@ -203,8 +231,7 @@ uint64_t python_dict_used(const struct python *p, uint64_t dict)
 	return dict ? python_pointer(p, dict + DICT_USED) : 0;
 }
 
-/* --- attributes
- * -------------------------------------------------------------------------------------- */
+/* --- attributes ------------------------------------------------------------------------------- */
 
 int python_attr_index(const struct python *p, uint64_t type, const char *name)
 {
@@ -214,7 +241,7 @@ int python_attr_index(const struct python *p, uint64_t type, const char *name)
 	if (!python_is(p, type, PYTHON_TYPE) ||
 	    !view_keys(p, python_pointer(p, type + p->offsets.type_cached_keys), &v))
 		return -1;
-	return view_find(p, &v, name, &value);
+	return view_find(p, &v, &(struct python_name){ .text = name }, &value);
 }
 
 int python_attr_count(const struct python *p, uint64_t type)
@@ -283,29 +310,48 @@ static uint64_t instance_dict(const struct python *p, uint64_t object, uint64_t 
 	return python_pointer(p, object + (uint64_t)offset);
 }
 
+/* The keys of the instance's attributes; *ret_values: where their values are, 0: in the view. */
+static bool instance_view(const struct python *p, uint64_t object, uint64_t type, uint64_t flags,
+			  struct view *ret, uint64_t *ret_values)
+{
+	uint64_t dict;
+
+	*ret_values = instance_values(p, object, type, flags);
+	if (*ret_values)
+		return view_keys(p, python_pointer(p, type + p->offsets.type_cached_keys), ret);
+	dict = instance_dict(p, object, type, flags);
+	return dict && view_dict(p, dict, ret);
+}
+
+void python_attrs(const struct python *p, uint64_t object, struct python_name *names, size_t count,
+		  uint64_t *ret)
+{
+	uint64_t type = python_type(p, object), flags, values;
+	struct view v;
+	bool viewed;
+
+	memset(ret, 0, count * sizeof(*ret));
+	if (!type || !python_read(p, type + p->offsets.type_flags, &flags, sizeof(flags)))
+		return;
+	viewed = instance_view(p, object, type, flags, &v, &values);
+	for (size_t i = 0; i < count; i++) {
+		int at = viewed ? view_find(p, &v, &names[i], &ret[i]) : -1;
+		uint64_t offset;
+
+		if (values)
+			ret[i] = at < 0 ? 0 : python_pointer(p, values + 8 * (uint64_t)at);
+		if (ret[i] || !(flags & FLAG_HEAP_TYPE))
+			continue;
+		offset = python_slot_offset(p, type, names[i].text);
+		ret[i] = offset ? python_pointer(p, object + offset) : 0;
+	}
+}
+
 uint64_t python_attr(const struct python *p, uint64_t object, const char *name)
 {
-	uint64_t type = python_type(p, object), flags, values, dict, value = 0;
-	struct view v;
-	int i;
+	uint64_t value;
 
-	if (!type || !python_read(p, type + p->offsets.type_flags, &flags, sizeof(flags)))
-		return 0;
-	values = instance_values(p, object, type, flags);
-	if (values) {
-		i = python_attr_index(p, type, name);
-		if (i >= 0)
-			value = python_pointer(p, values + 8 * (uint64_t)i);
-	} else {
-		dict = instance_dict(p, object, type, flags);
-		if (dict && view_dict(p, dict, &v) && view_find(p, &v, name, &value) < 0)
-			value = 0;
-	}
-	if (!value) {
-		uint64_t offset = python_slot_offset(p, type, name);
-
-		value = offset ? python_pointer(p, object + offset) : 0;
-	}
+	python_attrs(p, object, &(struct python_name){ .text = name }, 1, &value);
 	return value;
 }
 
@@ -357,8 +403,7 @@ uint64_t python_class_get(const struct python *p, uint64_t type, const char *nam
 	return found;
 }
 
-/* --- modules
- * ----------------------------------------------------------------------------------------- */
+/* --- modules ---------------------------------------------------------------------------------- */
 
 uint64_t python_modules(const struct python *p)
 {

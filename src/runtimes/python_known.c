@@ -126,8 +126,7 @@ void python_known_free(struct python_known *known)
 	free(known);
 }
 
-/* --- from a name to what it stands for
- * --------------------------------------------------------------- */
+/* --- from a name to what it stands for -------------------------------------------------------- */
 
 /* The code object that `code` has among its constants under this name. */
 static uint64_t inner_code(const struct python *p, uint64_t code, const char *name)
@@ -228,8 +227,7 @@ static bool row_arg(const struct python *p, const struct row *row, uint32_t *ret
 	return offset != 0;
 }
 
-/* --- what was found
- * ---------------------------------------------------------------------------------- */
+/* --- what was found --------------------------------------------------------------------------- */
 
 static bool known_add(struct python_known *known, uint64_t code, uint32_t kind, uint32_t arg)
 {
@@ -334,8 +332,7 @@ bool python_known_get(const struct python *p, uint64_t code, struct code_class *
 	return true;
 }
 
-/* --- by name
- * ----------------------------------------------------------------------------------------- */
+/* --- by name ---------------------------------------------------------------------------------- */
 
 /* Is the file the module's? Where no module is known for the file, its path has to look like it. */
 static bool file_is_module(const struct python *p, const char *file, const char *module)

@@ -102,8 +102,7 @@ bool python_is(const struct python *p, uint64_t object, enum python_subclass kin
 	       (flags & (uint32_t)kind);
 }
 
-/* --- str
- * --------------------------------------------------------------------------------------------- */
+/* --- str -------------------------------------------------------------------------------------- */
 
 struct str_head {
 	uint8_t bytes[STR_HEAD];
@@ -230,8 +229,7 @@ char *python_text(const struct python *p, uint64_t str)
 	return text;
 }
 
-/* --- sequences
- * --------------------------------------------------------------------------------------- */
+/* --- sequences -------------------------------------------------------------------------------- */
 
 static size_t items_count(const struct python *p, uint64_t sequence, size_t limit)
 {
@@ -263,20 +261,29 @@ size_t python_sequence_length(const struct python *p, uint64_t sequence)
 	return python_tuple_length(p, sequence);
 }
 
-uint64_t python_sequence_item(const struct python *p, uint64_t sequence, size_t i)
+size_t python_sequence_items(const struct python *p, uint64_t sequence, size_t first, uint64_t *ret,
+			     size_t count)
 {
+	size_t length = python_sequence_length(p, sequence);
 	uint64_t items;
 
-	if (i >= python_sequence_length(p, sequence))
+	if (first >= length)
 		return 0;
-	if (python_is(p, sequence, PYTHON_TUPLE))
-		return python_tuple_item(p, sequence, i);
-	items = python_pointer(p, sequence + LIST_ITEMS);
-	return items ? python_pointer(p, items + 8 * i) : 0;
+	if (count > length - first)
+		count = length - first;
+	items = python_is(p, sequence, PYTHON_LIST) ? python_pointer(p, sequence + LIST_ITEMS)
+						    : tuple_items(p, sequence);
+	return python_read(p, items + 8 * first, ret, 8 * count) ? count : 0;
 }
 
-/* --- types
- * ------------------------------------------------------------------------------------------- */
+uint64_t python_sequence_item(const struct python *p, uint64_t sequence, size_t i)
+{
+	uint64_t item;
+
+	return python_sequence_items(p, sequence, i, &item, 1) ? item : 0;
+}
+
+/* --- types ------------------------------------------------------------------------------------ */
 
 /* A C string, cut at `bytes`; read in steps, since what follows it may not be mapped. */
 static bool c_string(const struct python *p, uint64_t address, char *ret, size_t bytes)

@@ -43,9 +43,21 @@ bool python_interned(const struct python *p, uint64_t str);
 /* Of lists and tuples: how many items (at most 65536), and an item. 0: none. */
 size_t python_sequence_length(const struct python *p, uint64_t sequence);
 uint64_t python_sequence_item(const struct python *p, uint64_t sequence, size_t i);
+/* Up to `count` of its items from `first` on; how many. */
+size_t python_sequence_items(const struct python *p, uint64_t sequence, size_t first, uint64_t *ret,
+			     size_t count);
 /* An attribute of a class, found in it or in one it is derived from; static and class methods and
  * properties give their function. 0: none. */
 uint64_t python_class_get(const struct python *p, uint64_t type, const char *name);
+/* A name that is looked for again and again: `key` is where it was found last, 0 at first. */
+struct python_name {
+	const char *text;
+	uint64_t key;
+};
+uint64_t python_dict_find(const struct python *p, uint64_t dict, struct python_name *name);
+/* Several attributes of an instance at once; 0 for those that it lacks. */
+void python_attrs(const struct python *p, uint64_t object, struct python_name *names, size_t count,
+		  uint64_t *ret);
 /* How many attributes are numbered so far in a class (python_attr_index); -1: it numbers none. */
 int python_attr_count(const struct python *p, uint64_t type);
 /* Where instances of `type` keep slot `name`, in bytes from their beginning; 0: there is none. */

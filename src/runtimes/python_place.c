@@ -104,13 +104,14 @@ static void place_index(struct python_places *places, struct place *place)
 struct refresh {
 	const struct python *p;
 	struct python_places *places;
+	struct python_name file; /* __file__ */
 	bool added;
 };
 
 static bool refresh_module(void *ctx, uint64_t name, uint64_t module)
 {
 	struct refresh *r = (struct refresh *)ctx;
-	uint64_t key = name * 31 ^ module, file;
+	uint64_t key = name * 31 ^ module, file, dict;
 	struct place *place;
 
 	if (hash_get(&r->places->seen, key))
@@ -124,7 +125,8 @@ static bool refresh_module(void *ctx, uint64_t name, uint64_t module)
 		place_free(place);
 		return true;
 	}
-	file = python_module_get(r->p, module, "__file__");
+	dict = python_module_dict(r->p, module);
+	file = dict ? python_dict_find(r->p, dict, &r->file) : 0;
 	place->file = file ? python_text(r->p, file) : NULL;
 	if (!hash_put(&r->places->seen, key, place)) {
 		place_free(place);
@@ -180,7 +182,7 @@ static void find_library(const struct python *p, struct python_places *places)
 bool python_places_refresh(struct python *p)
 {
 	uint64_t modules = python_modules(p), used = python_dict_used(p, modules);
-	struct refresh r = { .p = p };
+	struct refresh r = { .p = p, .file.text = "__file__" };
 
 	if (!p->places)
 		p->places = (struct python_places *)calloc(1, sizeof(*p->places));
@@ -237,8 +239,7 @@ void python_place_each(const struct python *p, const char *suffix,
 	}
 }
 
-/* --- whose
- * ------------------------------------------------------------------------------------------- */
+/* --- whose ------------------------------------------------------------------------------------ */
 
 static bool starts(const char *file, const char *prefix)
 {

@@ -58,8 +58,7 @@ static struct routes *routes_get(struct python *p, uint64_t router)
 	return r;
 }
 
-/* --- root paths
- * -------------------------------------------------------------------------------------- */
+/* --- root paths ------------------------------------------------------------------------------- */
 
 /* Does the text match the template, in which {name} stands for anything but '/'? */
 static bool matches(struct slice text, const char *pattern, int parameters)
@@ -117,8 +116,7 @@ static struct slice app_root(struct python_tree *tree, struct slice root)
 	return root;
 }
 
-/* --- which one
- * --------------------------------------------------------------------------------------- */
+/* --- which one -------------------------------------------------------------------------------- */
 
 /*
  * What a scope says may be of several steps: an outer router's context or mount stays in it when an
@@ -145,7 +143,7 @@ static bool (*const rules[])(const struct python_route_node *,
 			     const struct runtime_route *) = { by_context, by_route, by_endpoint };
 
 static size_t candidates(const struct python_tree *tree, const struct runtime_route *r,
-			 const struct python_route_node **ret)
+			 struct python_route_node **ret)
 {
 	size_t found = 0;
 
@@ -163,7 +161,7 @@ static bool may_read(const struct python_tree *tree)
 	return !extra || tree->lookups >= 1UL << (extra < WAIT_SHIFT_MAX ? extra : WAIT_SHIFT_MAX);
 }
 
-static bool current(const struct python *p, const struct python_route_node *const *found, size_t n)
+static bool current(const struct python *p, struct python_route_node *const *found, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		if (python_tree_identity(p, found[i]->object) != found[i]->identity)
@@ -173,7 +171,7 @@ static bool current(const struct python *p, const struct python_route_node *cons
 
 /* The routes that it may be, read again when there are none or they are others by now. */
 static size_t find(struct python *p, struct python_tree *tree, const struct runtime_route *r,
-		   const struct python_route_node **ret)
+		   struct python_route_node **ret)
 {
 	size_t n = candidates(tree, r, ret);
 
@@ -186,8 +184,7 @@ static size_t find(struct python *p, struct python_tree *tree, const struct runt
 	return current(p, ret, n) ? n : 0;
 }
 
-/* --- templates
- * --------------------------------------------------------------------------------------- */
+/* --- templates -------------------------------------------------------------------------------- */
 
 static struct slice keep(struct routes *routes, char *text)
 {
@@ -216,7 +213,7 @@ static char *template_of(struct python_tree *tree, const struct python_route_nod
 }
 
 /* The one template of all that it may be; NULL: there are several, or none is certain. */
-static char *template_agreed(struct python_tree *tree, const struct python_route_node **nodes,
+static char *template_agreed(struct python_tree *tree, struct python_route_node *const *nodes,
 			     size_t n, struct slice root_path)
 {
 	char *agreed = NULL;
@@ -247,8 +244,21 @@ static void endpoint_info(struct python *p, uint64_t code, struct runtime_code *
 		*ret = found;
 }
 
-/* --- aiohttp
- * ----------------------------------------------------------------------------------------- */
+static uint64_t function_code(const struct python *p, uint64_t function)
+{
+	return function ? python_function_code(p, python_unwrap(p, function)) : 0;
+}
+
+static uint64_t node_code(const struct python *p, struct python_route_node *node)
+{
+	if (!node->code_known) {
+		node->code = function_code(p, node->endpoint);
+		node->code_known = true;
+	}
+	return node->code;
+}
+
+/* --- aiohttp ---------------------------------------------------------------------------------- */
 
 /* A route of aiohttp leads to its resource, which knows its canonical path; prefixes are in it. */
 static bool aiohttp_route(struct python *p, uint64_t route, struct slice *ret_template,
@@ -269,7 +279,7 @@ static bool aiohttp_route(struct python *p, uint64_t route, struct slice *ret_te
 		if (!routes->text) /* what answers when nothing matched is a route too */
 			return python_type_named(p, route, "SystemRoute");
 		handler = python_attr(p, route, "_handler");
-		routes->code = handler ? python_function_code(p, python_unwrap(p, handler)) : 0;
+		routes->code = function_code(p, handler);
 		routes->identity = identity;
 	}
 	*ret_template = slice_str(routes->text);
@@ -280,7 +290,7 @@ static bool aiohttp_route(struct python *p, uint64_t route, struct slice *ret_te
 bool python_route(struct runtime_process *process, const struct runtime_route *r,
 		  struct slice *ret_template, struct runtime_code *ret_endpoint)
 {
-	const struct python_route_node *found[MATCHES_MAX];
+	struct python_route_node *found[MATCHES_MAX];
 	struct python *p = (struct python *)process;
 	struct routes *routes;
 	size_t n = 0;
@@ -298,10 +308,9 @@ bool python_route(struct runtime_process *process, const struct runtime_route *r
 		*ret_template =
 			keep(routes, template_agreed(&routes->tree, found, n,
 						     slice_of(r->root_path, r->root_path_len)));
-		endpoint_info(p, found[0]->code, ret_endpoint);
+		endpoint_info(p, node_code(p, found[0]), ret_endpoint);
 	} else if (r->endpoint) {
-		endpoint_info(p, python_function_code(p, python_unwrap(p, r->endpoint)),
-			      ret_endpoint);
+		endpoint_info(p, function_code(p, r->endpoint), ret_endpoint);
 	}
 	return ret_template->len || ret_endpoint->line;
 }

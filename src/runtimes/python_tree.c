@@ -14,6 +14,7 @@ enum {
 	DEPTH_MAX = 16,
 	WRAPPERS_MAX = 12, /* middlewares around a mounted application */
 	KINDS_MAX = 64,
+	ITEMS_AT_ONCE = 64,
 	CLASS_NAME = 64,
 	MRO_FROM_DICT = 80,
 	IDENTITY_BEFORE = 32, /* where the words in front of an object begin */
@@ -37,6 +38,8 @@ struct kind {
 struct walk {
 	const struct python *p;
 	struct python_tree *tree;
+	struct python_name names[2];         /* of routes: path_format, endpoint */
+	struct python_name context_names[4]; /* of contexts, as walk_context() has them */
 	struct kind kinds[KINDS_MAX];
 	size_t kind_count;
 	bool failed;
@@ -160,15 +163,11 @@ static void add(struct walk *w, struct python_route_node node)
 static void add_leaf(struct walk *w, uint64_t object, uint64_t context, uint64_t endpoint,
 		     const char *root, char *path)
 {
-	const struct python *p = w->p;
-	uint64_t function = endpoint ? python_unwrap(p, endpoint) : 0;
-
 	add(w, (struct python_route_node){
 		       .object = object,
 		       .context = context,
 		       .endpoint = endpoint,
-		       .code = function ? python_function_code(p, function) : 0,
-		       .identity = python_tree_identity(p, object),
+		       .identity = python_tree_identity(w->p, object),
 		       .root = root ? strdup(root) : NULL,
 		       .path = path,
 	       });
@@ -227,12 +226,14 @@ static void walk_mount(struct walk *w, uint64_t mount, uint64_t context, const c
 
 static void walk_route(struct walk *w, uint64_t route, uint64_t context, const char *root)
 {
-	char *path = attr_text(w->p, route, "path_format");
+	enum { FORMAT, ENDPOINT, COUNT };
+	uint64_t values[COUNT];
+	char *path;
 
-	if (!path)
-		path = attr_text(w->p, route, "path");
+	python_attrs(w->p, route, w->names, COUNT, values);
+	path = values[FORMAT] ? python_text(w->p, values[FORMAT]) : NULL;
 	if (path)
-		add_leaf(w, route, context, python_attr(w->p, route, "endpoint"), root, path);
+		add_leaf(w, route, context, values[ENDPOINT], root, path);
 }
 
 static void walk_element(struct walk *w, uint64_t element, uint64_t context, const char *root,
@@ -241,17 +242,20 @@ static void walk_element(struct walk *w, uint64_t element, uint64_t context, con
 /* FastAPI from 0.137 on: a route as it is below the router that includes it. */
 static void walk_context(struct walk *w, uint64_t context, const char *root, int depth)
 {
-	const struct python *p = w->p;
-	uint64_t route = python_attr(p, context, "starlette_route");
+	enum { STARLETTE, ORIGINAL, FORMAT, ENDPOINT, COUNT };
+	uint64_t values[COUNT];
+	char *path;
 
-	if (route && element_kind(w, route) != ELEMENT_OTHER) {
-		walk_element(w, route, context, root, depth + 1);
+	python_attrs(w->p, context, w->context_names, COUNT, values);
+	if (values[STARLETTE] && element_kind(w, values[STARLETTE]) != ELEMENT_OTHER) {
+		walk_element(w, values[STARLETTE], context, root, depth + 1);
 		return;
 	}
-	route = python_attr(p, context, "original_route");
-	if (route && element_kind(w, route) == ELEMENT_ROUTE)
-		add_leaf(w, route, context, python_attr(p, context, "endpoint"), root,
-			 attr_text(p, context, "path_format"));
+	if (!values[ORIGINAL] || element_kind(w, values[ORIGINAL]) != ELEMENT_ROUTE)
+		return;
+	path = values[FORMAT] ? python_text(w->p, values[FORMAT]) : NULL;
+	if (path)
+		add_leaf(w, values[ORIGINAL], context, values[ENDPOINT], root, path);
 }
 
 static void walk_element(struct walk *w, uint64_t element, uint64_t context, const char *root,
@@ -284,15 +288,27 @@ static void walk_element(struct walk *w, uint64_t element, uint64_t context, con
 
 static void walk_list(struct walk *w, uint64_t list, const char *root, int depth)
 {
-	size_t n = list ? python_sequence_length(w->p, list) : 0;
+	uint64_t items[ITEMS_AT_ONCE];
+	size_t n;
 
-	for (size_t i = 0; i < n && !w->failed; i++)
-		walk_element(w, python_sequence_item(w->p, list, i), 0, root, depth);
+	for (size_t first = 0; list && !w->failed; first += n) {
+		n = python_sequence_items(w->p, list, first, items, ITEMS_AT_ONCE);
+		if (!n)
+			return;
+		for (size_t i = 0; i < n && !w->failed; i++)
+			walk_element(w, items[i], 0, root, depth);
+	}
 }
 
 bool python_tree_read(const struct python *p, uint64_t router, struct python_tree *tree)
 {
-	struct walk w = { .p = p, .tree = tree };
+	struct walk w = { .p = p,
+			  .tree = tree,
+			  .names = { { "path_format", 0 }, { "endpoint", 0 } },
+			  .context_names = { { "starlette_route", 0 },
+					     { "original_route", 0 },
+					     { "path_format", 0 },
+					     { "endpoint", 0 } } };
 
 	python_tree_clear(tree);
 	tree->lookups = 0;

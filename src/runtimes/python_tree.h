@@ -15,6 +15,7 @@ struct python_route_node {
 	uint64_t context;  /* FastAPI's effective_route_context; 0: has none */
 	uint64_t endpoint; /* what scope["endpoint"] is */
 	uint64_t code;     /* of the endpoint's function; 0: isn't one */
+	bool code_known;   /* it was looked for */
 	uint64_t identity; /* of what is at `object` */
 	char *root;        /* templates of the mounts above; NULL: they can't be told */
 	char *path;        /* template of the rest */
