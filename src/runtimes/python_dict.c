@@ -418,11 +418,12 @@ uint64_t python_module(const struct python *p, const char *name)
 /* Modules may be of a class derived from the module type, and sys.modules may hold anything. */
 uint64_t python_module_dict(const struct python *p, uint64_t module)
 {
-	uint64_t type = python_type(p, module), mro;
+	uint64_t words[MODULE_DICT / 8 + 1], type, mro; /* as far as md_dict */
 	size_t n;
 
-	if (!type)
+	if (!module || !python_read(p, module, words, sizeof(words)))
 		return 0;
+	type = words[PYTHON_OBJECT_TYPE / 8];
 	if (type != p->module_type) {
 		mro = python_pointer(p, type + p->offsets.type_dict + TYPE_MRO_FROM_DICT);
 		n = python_tuple_length(p, mro);
@@ -433,7 +434,7 @@ uint64_t python_module_dict(const struct python *p, uint64_t module)
 				break;
 		}
 	}
-	return python_pointer(p, module + MODULE_DICT);
+	return words[MODULE_DICT / 8];
 }
 
 uint64_t python_module_get(const struct python *p, uint64_t module, const char *name)

@@ -17,6 +17,7 @@ enum {
 	STR_LENGTH = 16,
 	STR_STATE = 32,
 	STR_HEAD = 40,
+	STR_FIRST = 160, /* with the characters of most */
 	LIST_ITEMS = 24,
 	TUPLE_ITEMS = 24,
 	TUPLE_ITEMS_3_14 = 32, /* behind ob_hash */
@@ -104,8 +105,10 @@ bool python_is(const struct python *p, uint64_t object, enum python_subclass kin
 
 /* --- str -------------------------------------------------------------------------------------- */
 
+/* A str's head, and what stands behind it as far as it could be read at once. */
 struct str_head {
-	uint8_t bytes[STR_HEAD];
+	uint8_t bytes[STR_FIRST];
+	size_t got;
 };
 
 static uint64_t head_u64(const struct str_head *h, size_t at)
@@ -126,8 +129,13 @@ static uint32_t head_state(const struct str_head *h)
 
 static bool str_head_read(const struct python *p, uint64_t object, struct str_head *ret)
 {
-	return python_read(p, object, ret, sizeof(*ret)) &&
-	       (head_u64(ret, PYTHON_OBJECT_TYPE) == p->str_type ||
+	ret->got = STR_FIRST;
+	if (!python_read(p, object, ret->bytes, STR_FIRST)) {
+		ret->got = STR_HEAD;
+		if (!python_read(p, object, ret->bytes, STR_HEAD))
+			return false;
+	}
+	return (head_u64(ret, PYTHON_OBJECT_TYPE) == p->str_type ||
 		python_is(p, object, PYTHON_STR));
 }
 
@@ -181,7 +189,10 @@ bool python_str(const struct python *p, uint64_t object, struct buf *b, size_t l
 		at = python_pointer(p, object + p->offsets.str_compact);
 	else
 		at = object + (STATE_ASCII(state) ? p->offsets.str_ascii : p->offsets.str_compact);
-	if (length && !python_read(p, at, data, length * width))
+	at -= object;
+	if (at < head.got && length * width <= head.got - at)
+		memcpy(data, head.bytes + at, length * width);
+	else if (length && !python_read(p, object + at, data, length * width))
 		return false;
 	append_characters(b, data, length, width);
 	if (b->failed)
@@ -207,8 +218,10 @@ bool python_str_equals(const struct python *p, uint64_t object, const char *text
 	state = head_state(&head);
 	if (!STATE_COMPACT(state) || !STATE_ASCII(state))
 		return false;
-	return !length || (python_read(p, object + p->offsets.str_ascii, got, length) &&
-			   memcmp(got, text, length) == 0);
+	if (p->offsets.str_ascii + length <= head.got)
+		return memcmp(head.bytes + p->offsets.str_ascii, text, length) == 0;
+	return python_read(p, object + p->offsets.str_ascii, got, length) &&
+	       memcmp(got, text, length) == 0;
 }
 
 bool python_interned(const struct python *p, uint64_t str)
