@@ -18,6 +18,14 @@
 
 enum { PATH_BYTES = 4096 + 64 };
 
+/* Never 0, whatever errno is: callers use their outputs on 0. */
+static int last_error(void)
+{
+	int err = errno;
+
+	return err > 0 ? -err : -EIO;
+}
+
 struct elf {
 	int fd;
 	Elf *elf;
@@ -37,7 +45,7 @@ static int elf_open(const char *path, struct elf *ret)
 	struct stat st;
 
 	if (e.fd < 0)
-		return -errno;
+		return last_error();
 	if (fstat(e.fd, &st) || !S_ISREG(st.st_mode) || elf_version(EV_CURRENT) == EV_NONE ||
 	    !(e.elf = elf_begin(e.fd, ELF_C_READ_MMAP, NULL)) || elf_kind(e.elf) != ELF_K_ELF) {
 		elf_close(&e);
@@ -133,7 +141,7 @@ int python_mappings(uint32_t pid, python_mapping_fn fn, void *ctx)
 	snprintf(path, sizeof(path), "/proc/%u/maps", pid);
 	f = fopen(path, "re");
 	if (!f)
-		return errno == ENOENT ? -ESRCH : -errno;
+		return errno == ENOENT ? -ESRCH : last_error();
 	errno = 0;
 	while (getline(&line, &cap, f) > 0) {
 		struct python_mapping m;
@@ -141,7 +149,7 @@ int python_mappings(uint32_t pid, python_mapping_fn fn, void *ctx)
 		if (parse_mapping(line, &m) && !fn(ctx, &m))
 			break;
 	}
-	err = ferror(f) ? -errno : 0;
+	err = ferror(f) ? last_error() : 0;
 	free(line);
 	fclose(f);
 	return err;
@@ -201,7 +209,7 @@ void python_image_free(struct python_image *image)
 uint64_t python_symbol(const struct python_image *image, const char *name, uint64_t *ret_size)
 {
 	uint64_t address = 0;
-	struct elf e;
+	struct elf e = { -1, NULL };
 	GElf_Sym sym;
 
 	if (elf_open(image->path, &e))
@@ -245,7 +253,7 @@ static const char *relocated(Elf *elf, uint64_t slot)
 bool python_slot_is(const struct python_image *image, uint64_t slot, const char *symbol)
 {
 	const char *name;
-	struct elf e;
+	struct elf e = { -1, NULL };
 	bool is;
 
 	if (elf_open(image->path, &e))
@@ -339,25 +347,42 @@ static bool search_in(void *ctx, const struct python_mapping *m)
 	return s->err == 0;
 }
 
-static int search(uint32_t pid, struct search *s)
+/* The program's file, as the process sees it. */
+static int read_exe(uint32_t pid, char ret[PATH_BYTES])
 {
 	static const char deleted[] = " (deleted)";
 	size_t tail = sizeof(deleted) - 1;
 	char path[64];
 	ssize_t len;
+
+	snprintf(path, sizeof(path), "/proc/%u/exe", pid);
+	len = readlink(path, ret, PATH_BYTES - 1);
+	if (len < 0)
+		return errno == ENOENT ? -ESRCH : last_error();
+	if ((size_t)len > tail && strncmp(ret + len - tail, deleted, tail) == 0)
+		len -= (ssize_t)tail;
+	ret[len] = 0;
+	return 0;
+}
+
+static int search(uint32_t pid, struct search *s)
+{
+	char exe[PATH_BYTES];
 	int err;
 
 	memset(s, 0, sizeof(*s));
 	s->pid = pid;
-	snprintf(path, sizeof(path), "/proc/%u/exe", pid);
-	len = readlink(path, s->exe, sizeof(s->exe) - 1);
-	if (len < 0)
-		return errno == ENOENT ? -ESRCH : -errno;
-	if ((size_t)len > tail && strcmp(s->exe + len - tail, deleted) == 0)
-		s->exe[(size_t)len - tail] = 0;
+	err = read_exe(pid, s->exe);
+	if (err)
+		return err;
 	s->pypy = begins(base_name(s->exe), "pypy");
 	err = python_mappings(pid, search_in, s);
-	return err ? err : s->err;
+	if (!err)
+		err = s->err;
+	/* It may have begun to run another program meanwhile. */
+	if (!err)
+		err = read_exe(pid, exe);
+	return err ? err : strcmp(exe, s->exe) == 0 ? 0 : -EAGAIN;
 }
 
 /* What the program's file has of Python. */
@@ -368,7 +393,7 @@ struct program {
 
 static int program_look(const struct python_image *image, bool thorough, struct program *ret)
 {
-	struct elf e;
+	struct elf e = { -1, NULL };
 	GElf_Sym sym;
 	int err = elf_open(image->path, &e);
 
@@ -437,7 +462,7 @@ int python_image_find(uint32_t pid, struct python_image *ret, char **ret_why)
 
 	if (!err)
 		err = decide(&s, &found, ret_why);
-	if (!err) {
+	if (!err && found) {
 		*ret = *found;
 		memset(found, 0, sizeof(*found));
 	}

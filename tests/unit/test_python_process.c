@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "python_child.h"
+#include "runtimes/python_internal.h"
 
 static char folder[] = "/tmp/spanloom-python-XXXXXX";
 static const struct runtime_options options;
