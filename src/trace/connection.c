@@ -273,6 +273,8 @@ static void see_runtime(struct connection *c, const struct io_event *ev)
 	if (c->role == ROLE_CLIENT || ev->error || !ev->length)
 		return;
 	if (ev->dir == IO_RECV) {
+		if (c->info.flags & CONN_ACTIVE)
+			return;
 		link_conn_read(c->tracer->linker, ev->pid, c->info.conn_id, ev->context);
 		return;
 	}

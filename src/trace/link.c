@@ -268,13 +268,6 @@ void link_request_end(struct linker *l, struct request *r, uint64_t now_ns)
 	link_request_put(r);
 }
 
-bool link_is_handling(struct linker *l, uint32_t pid)
-{
-	struct process *p = hash_get(&l->processes, pid);
-
-	return p && p->open;
-}
-
 /* --- what makes the books doubtful, and time --- */
 
 void link_unseen(struct linker *l, uint32_t pid, uint64_t now_ns)

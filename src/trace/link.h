@@ -97,8 +97,8 @@ bool link_call_sampled(const struct call *c);
 /* The call is over: its span (taken over; NULL: dropped) goes to ops.linked once the parent is
  * decided. Frees the call. */
 void link_call_end(struct linker *l, struct call *c, struct span *s, const struct link_point *at);
-/* Whether any request of the process is being handled. */
-bool link_is_handling(struct linker *l, uint32_t pid);
+/* Whether any request of the process is being handled, or `context` belongs to one that was. */
+bool link_is_handling(struct linker *l, uint32_t pid, uint64_t context);
 
 void link_thread_start(struct linker *l, uint32_t pid, uint32_t tid, uint32_t parent_tid,
 		       uint64_t now_ns);

@@ -129,12 +129,13 @@ void link_request_head(struct linker *l, struct request *r, uint64_t context)
 	n->reading = r;
 }
 
-/* What rule 2 gave away while a request was pending that found no root may have been its own. */
+/* What rule 2 gave away while a request was pending that found no root may have been its own, if
+ * its connection has no task that would have done it. */
 static void doubt_weak(struct contexts *x, const struct request *r)
 {
 	struct list *it, *tmp;
 
-	if (!x->weak_ever)
+	if (!x->weak_ever || r->conn->has_task)
 		return;
 	list_each_safe(it, tmp, &x->nodes) {
 		struct node *n = list_entry(it, struct node, birth);
@@ -255,6 +256,10 @@ static void claim_root(struct request *r, struct node *n, uint64_t since)
 	}
 	link_node_claim(root, CLAIM_ROOT, r);
 	confirm(r);
+	/* Made by the request before, behind its end: what else comes from there is told apart. */
+	n = root->parent;
+	if (r->pipelined && n && n->claim == CLAIM_ROOT && n->request->conn == r->conn)
+		n->request->behind_seq = 0;
 }
 
 /* Calls that the connection's task made itself since the request could have begun. */
@@ -318,6 +323,7 @@ static void claim_task(struct linker *l, struct request *r, struct node *n, uint
 
 	if (!bind_task(r, n))
 		return;
+	r->conn->has_task = true;
 	r->task = link_node_get(n);
 	x->weak_ever = true;
 	list_each_safe(it, tmp, &n->children) {

@@ -30,8 +30,9 @@
  *
  * A call waits until its lineage is decided: while a request is pending whose head was complete
  * before the call. Behind the end of its own request also: the task that made it may be about to
- * answer the next one. Between the head of a pipelined request and the end of the one before it
- * copies can't be told apart: such lineages count for the first until its end, then for none.
+ * answer the next one. Copies made between the head of a pipelined request and the end of the one
+ * before it can't be told apart, unless the second's root turns out to be younger: they count for
+ * the first until its end, then for none.
  */
 #ifndef TRACE_LINK_CONTEXT_H
 #define TRACE_LINK_CONTEXT_H
@@ -83,6 +84,7 @@ struct link_conn {
 	uint64_t conn_id;
 	bool closed;
 	bool fresh;            /* it is younger than our knowledge of contexts */
+	bool has_task;         /* rule 2 has found its task */
 	uint64_t last_end_seq; /* its last answer was complete */
 	struct list requests;  /* open, oldest first */
 };

@@ -41,13 +41,14 @@ struct node *link_origin_of(struct linker *l, struct process *p, uint32_t tid, u
 		own = NULL;
 	if (n)
 		return own && !is_claimed(n) ? thread_node(l, x, n, own) : link_node_get(n);
+	/* Before the item: in a threaded server the item is the connection. */
+	if (own)
+		return thread_node(l, x, NULL, own);
 	if (site && site->work) {
 		const struct item *item = hash_get(&x->items, site->work);
 
 		return item ? link_node_get(item->origin) : NULL;
 	}
-	if (own)
-		return thread_node(l, x, NULL, own);
 	if ((site && (site->pooled || site->cut)) || (t && t->pid == p->pid && t->open))
 		return NULL;
 	return link_node_get(hash_get(&x->births, tid));
@@ -83,6 +84,16 @@ uint64_t link_strand(struct linker *l, uint32_t pid, uint32_t tid, uint64_t cont
 				 : NULL;
 
 	return n ? n->number << 1 : (uint64_t)tid << 1 | 1;
+}
+
+bool link_is_handling(struct linker *l, uint32_t pid, uint64_t context)
+{
+	const struct process *p = link_process(l, pid);
+
+	if (!p)
+		return false;
+	return p->open || (p->contexts && p->contexts->runtime && context &&
+			   is_claimed(hash_get(&p->contexts->table, context)));
 }
 
 /* --- what is handed on --- */

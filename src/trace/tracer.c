@@ -142,7 +142,7 @@ void tracer_connect_failed(struct tracer *t, const struct connect_failure *f)
 	struct call *call;
 
 	tracer_see_time(t, f->end_ns);
-	if (!info->connect_context && !link_is_handling(t->linker, info->pid))
+	if (!link_is_handling(t->linker, info->pid, info->connect_context))
 		return; /* of interest to the request that wanted the connection only */
 	s = span_new(SPAN_CLIENT);
 	call = s ? link_call_begin(t->linker, &begin) : NULL;
