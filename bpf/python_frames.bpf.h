@@ -15,11 +15,6 @@ struct {
 	__type(value, struct code_class);
 } codes SEC(".maps") __weak;
 
-struct python_frame {
-	u64 code;     /* 0: not of Python code */
-	u64 previous; /* 0: the outermost */
-};
-
 /* The running frame: struct _PyInterpreterFrame, before 3.11 PyFrameObject. 0: none. */
 static __always_inline u64 python_first_frame(const struct python_layout *l, u64 state)
 {
@@ -33,10 +28,17 @@ static __always_inline u64 python_first_frame(const struct python_layout *l, u64
  * frames. There and not on the stack, because the verifier doesn't follow what is there: it would
  * walk all frames once for each way by which a number came about.
  */
-enum { SCRATCH_FRAME = SITE_SCRATCH - 2, SCRATCH_BYTES = SCRATCH_FRAME, SCRATCH_OWNER_SKIP };
+enum {
+	SCRATCH_FRAME = SITE_SCRATCH - 4, /* its words, and then: */
+	SCRATCH_ADDRESS = SCRATCH_FRAME,  /* of the frame; 0: there is none further out */
+	SCRATCH_CODE,                     /* 0: it is not of Python code */
+	SCRATCH_BYTES,
+	SCRATCH_OWNER_SKIP,
+};
 
-/* Fills it, and gives the running frame; 0: none. */
-static __always_inline u64 python_walk_begin(const struct python_layout *l, u64 *scratch, u64 state)
+/* At the running frame. */
+static __always_inline void python_walk_begin(const struct python_layout *l, u64 *scratch,
+					      u64 state)
 {
 	u32 last = l->frame_code > l->frame_previous ? l->frame_code : l->frame_previous;
 
@@ -47,7 +49,7 @@ static __always_inline u64 python_walk_begin(const struct python_layout *l, u64 
 			last = l->frame_owner;
 	}
 	scratch[SCRATCH_BYTES] = (last / sizeof(u64) + 1) * sizeof(u64);
-	return python_first_frame(l, state);
+	scratch[SCRATCH_ADDRESS] = python_first_frame(l, state);
 }
 
 /* The word at `offset` of what was read. */
@@ -56,24 +58,28 @@ static __always_inline u64 scratch_word(const u64 *scratch, u32 offset)
 	return scratch[offset / sizeof(u64) % SITE_SCRATCH];
 }
 
-/* -1: it could not be read. */
-static __always_inline int python_frame_read(const struct python_layout *l, u64 *scratch,
-					     u64 address, struct python_frame *ret)
+/* Reads the frame. -1: it could not be read. */
+static __always_inline int python_frame_read(const struct python_layout *l, u64 *scratch)
 {
 	u64 bytes = scratch[SCRATCH_BYTES], owner;
 
 	barrier_var(bytes); /* what is compared is what is used */
 	if (bytes > SCRATCH_FRAME * sizeof(u64) ||
-	    bpf_probe_read_user(scratch, bytes, (const void *)address)) {
+	    bpf_probe_read_user(scratch, bytes, (const void *)scratch[SCRATCH_ADDRESS])) {
 		count_drop(DROP_PYTHON_READ_FAULT);
 		return -1;
 	}
-	ret->code = scratch_word(scratch, l->frame_code) & ~(u64)l->reference_tags;
-	ret->previous = scratch_word(scratch, l->frame_previous);
 	owner = scratch_word(scratch, l->frame_owner) >> l->frame_owner % sizeof(u64) * 8;
+	scratch[SCRATCH_CODE] = scratch_word(scratch, l->frame_code) & ~(u64)l->reference_tags;
 	if ((owner & 0xff) >= scratch[SCRATCH_OWNER_SKIP])
-		ret->code = 0;
+		scratch[SCRATCH_CODE] = 0;
 	return 0;
+}
+
+/* Goes one frame outward. */
+static __always_inline void python_frame_next(const struct python_layout *l, u64 *scratch)
+{
+	scratch[SCRATCH_ADDRESS] = scratch_word(scratch, l->frame_previous);
 }
 
 /* Local number `i` of a frame. */

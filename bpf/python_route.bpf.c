@@ -6,7 +6,13 @@
  */
 #include "python_frames.bpf.h"
 
-enum { ROUTE_FRAMES_MAX = 32, DICT_ENTRIES_MAX = 48, DICT_CHUNK = 4, DICT_ENTRY_BYTES_MAX = 24 };
+enum {
+	ROUTE_FRAMES_MAX = 32,
+	DICT_ENTRIES_MAX = 48,
+	INNER_ENTRIES_MAX = 16,
+	DICT_CHUNK = 4,
+	DICT_ENTRY_BYTES_MAX = 24
+};
 enum { STR_LENGTH = 16, STR_STATE = 32 }; /* of PyASCIIObject, all versions */
 
 /* The entries of a dict's keys. */
@@ -96,13 +102,13 @@ static __noinline int route_chunk(const struct python_layout *l, struct route_re
 }
 
 static __noinline int route_dict(const struct python_layout *l, struct route_record *r,
-				 struct dict_scan *s, u64 dict)
+				 struct dict_scan *s, u64 dict, u32 max)
 {
 	u32 i;
 
 	if (dict_entries_of(l, dict, &s->e))
 		return -1;
-	for (i = 0; i < DICT_ENTRIES_MAX; i += DICT_CHUNK) {
+	for (i = 0; i < max; i += DICT_CHUNK) {
 		if (i >= s->e.count)
 			return 0;
 		if (route_chunk(l, r, s, i))
@@ -145,10 +151,10 @@ static __noinline int route_scope(const struct python_layout *l, struct route_re
 	if (!scope || !l->key_route)
 		return 0;
 	r->scratch[FOUND_ROOT_PATH] = r->scratch[FOUND_FASTAPI] = 0;
-	err = route_dict(l, r, &s, scope);
+	err = route_dict(l, r, &s, scope, DICT_ENTRIES_MAX);
 	if (!err && r->scratch[FOUND_FASTAPI]) {
 		s.inside = true;
-		err = route_dict(l, r, &s, r->scratch[FOUND_FASTAPI]);
+		err = route_dict(l, r, &s, r->scratch[FOUND_FASTAPI], INNER_ENTRIES_MAX);
 	}
 	if (!err && r->scratch[FOUND_ROOT_PATH])
 		err = route_root_path(l, r, r->scratch[FOUND_ROOT_PATH]);
@@ -187,17 +193,17 @@ static __noinline u64 python_value(const struct python_layout *l, u64 object, u3
 }
 
 struct route_walk {
-	u64 frame;
 	u32 pid;
-	u32 kind, arg; /* of the frame that tells the route; 0: none */
+	u32 kind, arg; /* of the last frame's code that mattered */
 };
 
 static __noinline void route_found(const struct python_layout *l, struct route_record *r,
 				   const struct route_walk *w)
 {
+	u64 frame = r->scratch[SCRATCH_ADDRESS];
 	u32 arg = w->arg;
 
-	r->answerer = python_local(l, w->frame, w->kind == CODE_ANSWER_MATCH ? arg & 0xff : 0);
+	r->answerer = python_local(l, frame, w->kind == CODE_ANSWER_MATCH ? arg & 0xff : 0);
 	if (w->kind == CODE_ANSWER_MATCH) {
 		u64 match = python_value(l, r->answerer, arg >> 8 & 0xff);
 
@@ -205,7 +211,7 @@ static __noinline void route_found(const struct python_layout *l, struct route_r
 	} else {
 		route_scope(l, r,
 			    w->kind == CODE_ANSWER_SELF ? python_value(l, r->answerer, arg)
-							: python_local(l, w->frame, arg));
+							: python_local(l, frame, arg));
 	}
 }
 
@@ -214,27 +220,25 @@ static __noinline bool route_step(const struct python_layout *l, struct route_re
 				  struct route_walk *w)
 {
 	const struct code_class *class_;
-	struct python_frame f = {};
 	u32 n = r->unknown_count;
+	u64 code;
 
-	if (python_frame_read(l, r->scratch, w->frame, &f))
+	if (!r->scratch[SCRATCH_ADDRESS] || python_frame_read(l, r->scratch))
 		return true;
-	if (f.code) {
-		class_ = python_class(w->pid, f.code);
-		if (!class_ && n < SITE_UNKNOWN_MAX) {
-			r->unknown[n & (SITE_UNKNOWN_MAX - 1)] = f.code;
-			r->unknown_count = n + 1;
-		}
-		if (class_ && class_->kind >= CODE_ANSWER_SELF) {
-			w->kind = class_->kind;
-			w->arg = class_->arg;
-			return true;
-		}
-		if (class_ && class_->kind == CODE_STOP)
+	code = r->scratch[SCRATCH_CODE];
+	class_ = python_class(w->pid, code);
+	if (class_ && class_->kind >= CODE_STOP) {
+		w->kind = class_->kind;
+		w->arg = class_->arg;
+		if (w->kind == CODE_STOP || w->kind >= CODE_ANSWER_SELF)
 			return true;
 	}
-	w->frame = f.previous;
-	return !f.previous;
+	if (!class_ && code && n < SITE_UNKNOWN_MAX) {
+		r->unknown[n & (SITE_UNKNOWN_MAX - 1)] = code;
+		r->unknown_count = n + 1;
+	}
+	python_frame_next(l, r->scratch);
+	return false;
 }
 
 __noinline int python_route(u32 pid, u64 state, u64 conn_id)
@@ -252,12 +256,12 @@ __noinline int python_route(u32 pid, u64 state, u64 conn_id)
 		return 0;
 	}
 	__builtin_memset(r, 0, __builtin_offsetof(struct route_record, scratch));
-	w.frame = python_walk_begin(l, r->scratch, state);
-	for (i = 0; i < ROUTE_FRAMES_MAX && w.frame; i++) {
+	python_walk_begin(l, r->scratch, state);
+	for (i = 0; i < ROUTE_FRAMES_MAX; i++) {
 		if (route_step(l, r, &w))
 			break;
 	}
-	if (w.kind)
+	if (w.kind >= CODE_ANSWER_SELF)
 		route_found(l, r, &w);
 	if (!r->answerer && !r->scope && !r->unknown_count) {
 		bpf_ringbuf_discard(r, BPF_RB_NO_WAKEUP);

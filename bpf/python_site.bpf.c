@@ -6,22 +6,21 @@
 #include "python_frames.bpf.h"
 
 struct site_walk {
-	u64 frame; /* the next one */
-	u64 work;  /* the frame that runs an item */
 	u32 pid;
 	u32 walk; /* WALK_* */
 };
 
 /* What one code object says. True: nothing further out is of interest. (What needs more of a frame
  * is looked at behind the loop, where the verifier sees it once.) */
-static __always_inline bool site_code(struct site_record *r, struct site_walk *w, u64 code)
+static __always_inline bool site_code(struct site_record *r, const struct site_walk *w)
 {
+	u64 code = r->scratch[SCRATCH_CODE];
 	const struct code_class *class_ = python_class(w->pid, code);
 	u32 n, kind;
 
 	if (!class_) {
 		n = r->unknown_count;
-		if (n < SITE_UNKNOWN_MAX) {
+		if (code && n < SITE_UNKNOWN_MAX) {
 			r->unknown[n & (SITE_UNKNOWN_MAX - 1)] = code;
 			r->unknown_count = n + 1;
 		}
@@ -31,7 +30,7 @@ static __always_inline bool site_code(struct site_record *r, struct site_walk *w
 	if (kind == CODE_APPLICATION || kind == CODE_SPAN) {
 		n = r->span_count;
 		if (kind == CODE_SPAN && n < SITE_SPANS_MAX) {
-			r->spans[n & (SITE_SPANS_MAX - 1)].frame = w->frame;
+			r->spans[n & (SITE_SPANS_MAX - 1)].frame = r->scratch[SCRATCH_ADDRESS];
 			r->spans[n & (SITE_SPANS_MAX - 1)].rule = class_->arg;
 			r->span_count = n + 1;
 		}
@@ -40,7 +39,7 @@ static __always_inline bool site_code(struct site_record *r, struct site_walk *w
 		return !(w->walk & (WALK_WORK | WALK_ALL));
 	}
 	if (kind == CODE_WORK)
-		w->work = w->frame;
+		r->work = r->scratch[SCRATCH_ADDRESS]; /* whose first local it is */
 	if (kind == CODE_WORK || kind == CODE_POOL)
 		r->flags |= SITE_POOLED;
 	return kind == CODE_WORK || kind == CODE_POOL || kind == CODE_STOP;
@@ -48,18 +47,18 @@ static __always_inline bool site_code(struct site_record *r, struct site_walk *w
 
 /* One frame. True: the walk is over. */
 static __noinline bool site_step(const struct python_layout *l, struct site_record *r,
-				 struct site_walk *w)
+				 const struct site_walk *w)
 {
-	struct python_frame f = {};
-
-	if (python_frame_read(l, r->scratch, w->frame, &f)) {
+	if (!r->scratch[SCRATCH_ADDRESS])
+		return true;
+	if (python_frame_read(l, r->scratch)) {
 		r->flags |= SITE_CUT;
 		return true;
 	}
-	if (f.code && site_code(r, w, f.code))
+	if (site_code(r, w))
 		return true;
-	w->frame = f.previous;
-	return !f.previous;
+	python_frame_next(l, r->scratch);
+	return false;
 }
 
 /* Until now a span's rule is what its code's class says: the number of arguments as well. Arguments
@@ -81,7 +80,7 @@ __noinline int python_site(u32 pid, u64 state, u64 conn_id, u32 walk)
 	const struct python_layout *l = python_layout_of(pid);
 	struct site_walk w = { .pid = pid, .walk = walk };
 	struct site_record *r;
-	bool done;
+	bool done = false;
 	int i;
 
 	if (!l)
@@ -92,12 +91,11 @@ __noinline int python_site(u32 pid, u64 state, u64 conn_id, u32 walk)
 		return 0;
 	}
 	__builtin_memset(r, 0, __builtin_offsetof(struct site_record, scratch));
-	w.frame = python_walk_begin(l, r->scratch, state);
-	done = !w.frame;
+	python_walk_begin(l, r->scratch, state);
 	for (i = 0; i < FRAMES_MAX && !done; i++)
 		done = site_step(l, r, &w);
-	if (w.work)
-		r->work = python_local(l, w.work, 0);
+	if (r->work)
+		r->work = python_local(l, r->work, 0);
 	for (i = 0; i < SITE_SPANS_MAX && i < r->span_count; i++)
 		site_span_finish(l, &r->spans[i]);
 	if (!done) {

@@ -3,6 +3,9 @@
  * to a process goes with it. It knows which program serves which kind of place, and refuses a kind
  * that this kernel has no program for. Invariant: a process without an entry here has no links, no
  * layout and no classified code in the kernel.
+ *
+ * Taking one probe away waits for the kernel's slowest grace periods, 0.1 to 0.3 s on a 6.18: the
+ * agent's loop can't, so threads do that, and only that.
  */
 #include "probe/hooks.h"
 
@@ -10,6 +13,8 @@
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -86,27 +91,118 @@ struct hooks *hooks_new(const struct bpf_object *obj)
 	return h;
 }
 
-static void links_destroy(struct process_hooks *p)
+/* --- taking probes away --- */
+
+enum { CLOSERS_MAX = 32, CLOSER_STACK_BYTES = 64 << 10 };
+
+/* Links that one thread destroys: every so-many-th. Owned by the thread, or by who joins it. */
+struct closing {
+	struct bpf_link **links;
+	size_t first, step, count;
+};
+
+static void *close_links(void *arg)
 {
+	const struct closing *c = arg;
 	size_t i;
 
-	for (i = 0; i < p->count; i++)
-		bpf_link__destroy(p->links[i]);
-	free(p->links);
-	hash_free(&p->codes);
-	free(p);
+	for (i = c->first; i < c->count; i += c->step)
+		bpf_link__destroy(c->links[i]);
+	return NULL;
+}
+
+static void *close_links_and_free(void *arg)
+{
+	struct closing *c = arg;
+
+	close_links(c);
+	free(c->links);
+	free(c);
+	return NULL;
+}
+
+/* A thread that takes no signals; false when there is none. */
+static bool closer_start(void *(*run)(void *), struct closing *c, bool detached, pthread_t *ret)
+{
+	sigset_t all, before;
+	pthread_attr_t attr;
+	int err;
+
+	if (pthread_attr_init(&attr))
+		return false;
+	pthread_attr_setstacksize(&attr, CLOSER_STACK_BYTES);
+	pthread_attr_setdetachstate(&attr,
+				    detached ? PTHREAD_CREATE_DETACHED : PTHREAD_CREATE_JOINABLE);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	err = pthread_create(ret, &attr, run, c);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_attr_destroy(&attr);
+	return err == 0;
+}
+
+/* In the background; takes `links`. */
+static void links_close(struct bpf_link **links, size_t count)
+{
+	struct closing *c = calloc(1, sizeof(*c)), here = { links, 0, 1, count };
+	pthread_t thread;
+
+	if (c && count) {
+		*c = here;
+		if (closer_start(close_links_and_free, c, true, &thread))
+			return;
+	}
+	free(c);
+	close_links(&here);
+	free(links);
+}
+
+/* All at once, and waits for it. */
+static void links_close_now(struct bpf_link **links, size_t count)
+{
+	struct closing closing[CLOSERS_MAX];
+	pthread_t threads[CLOSERS_MAX];
+	bool started[CLOSERS_MAX];
+	size_t i, n = count < CLOSERS_MAX ? count : CLOSERS_MAX;
+
+	for (i = 0; i < n; i++) {
+		closing[i] = (struct closing){ links, i, n, count };
+		started[i] = closer_start(close_links, &closing[i], false, &threads[i]);
+	}
+	for (i = 0; i < n; i++) {
+		if (started[i])
+			pthread_join(threads[i], NULL);
+		else
+			close_links(&closing[i]);
+	}
 }
 
 void hooks_free(struct hooks *h)
 {
-	size_t pos = 0;
+	struct bpf_link **all;
+	struct process_hooks *p;
+	size_t pos = 0, count = 0;
 	uint64_t pid;
-	void *p;
+	void *value;
 
 	if (!h)
 		return;
-	while (hash_next(&h->processes, &pos, &pid, &p))
-		links_destroy(p);
+	while (hash_next(&h->processes, &pos, &pid, &value))
+		count += ((struct process_hooks *)value)->count;
+	all = calloc(count + 1, sizeof(struct bpf_link *));
+	count = 0;
+	for (pos = 0; hash_next(&h->processes, &pos, &pid, &value);) {
+		p = value;
+		if (all && p->count)
+			memcpy(all + count, p->links, p->count * sizeof(struct bpf_link *));
+		count += p->count;
+		free(p->links);
+		hash_free(&p->codes);
+		free(p);
+	}
+	if (all) /* without memory the end of the process does it */
+		links_close_now(all, count);
+	free(all);
 	hash_free(&h->processes);
 	free(h);
 }
@@ -126,8 +222,12 @@ void hooks_forget(struct hooks *h, uint32_t pid)
 	bpf_map_delete_elem(h->pythons_fd, &pid);
 	while (hash_next(&p->codes, &pos, &key.code, &value))
 		bpf_map_delete_elem(h->codes_fd, &key);
-	links_destroy(p);
+	links_close(p->links, p->count);
+	hash_free(&p->codes);
+	free(p);
 }
+
+/* --- putting them there --- */
 
 static struct process_hooks *process_hooks_of(struct hooks *h, uint32_t pid)
 {

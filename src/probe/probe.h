@@ -104,7 +104,8 @@ struct code_class;
  * spans: 5.15).
  */
 int probe_attach_hook(struct probe *p, uint32_t pid, const struct probe_hook *hook);
-/* Takes every hook of the process away, and what is known of its runtime. */
+/* Takes every hook of the process away, and what is known of its runtime. Returns at once: what
+ * native spans report may come for a moment more, nothing else does. */
 void probe_unhook(struct probe *p, uint32_t pid);
 /* From now on (or with new values) its contexts and frames are read. It is traced already. 0 or
  * -errno: -ESRCH when it isn't or is gone. */

@@ -172,7 +172,6 @@ static void check_copies(struct watch *w)
 	pid = (uint32_t)c.pid;
 	CHECK(hook(w, pid, PROBE_HOOK_CONTEXT_COPY, hook_copy, true, 0) == 0);
 	probe_unhook(w->probe, pid);
-	CHECK(probe_set_python(w->probe, pid, &layout) == 0);
 	scene_end(w, &c);
 	CHECK(!watch_count(w, SEEN_CONTEXT, 0));
 }
