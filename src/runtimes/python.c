@@ -117,7 +117,6 @@ static void python_free(struct runtime_process *base)
 	for (size_t i = 0; i < base->hook_count; i++)
 		free(base->hooks[i].path);
 	free(base->hooks);
-	python_image_free(&p->uvloop);
 	python_image_free(&p->image);
 	free(p);
 }

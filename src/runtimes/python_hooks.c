@@ -362,35 +362,47 @@ static int find_submit(struct python *p)
 	return put ? add_entry(p, RUNTIME_HOOK_SUBMIT, "SimpleQueue.put", put) : 0;
 }
 
-static bool find_uvloop(void *ctx, const struct python_mapping *m)
+/* uvloop 0.23 and later send what is written at once, in the writer's context. */
+static bool uvloop_writes_at_once(const struct python *p)
 {
-	struct python *p = ctx;
-	const char *at = strstr(m->name, "/uvloop/loop.");
+	uint64_t module = python_module(p, "uvloop");
+	uint64_t text = module ? python_module_get(p, module, "__version__") : 0;
+	struct buf b = { 0 };
+	unsigned int major, minor;
+	bool at_once = text && python_str(p, text, &b, 32) &&
+		       sscanf(buf_cstr(&b), "%u.%u", &major, &minor) == 2 &&
+		       (major > 0 || minor >= 23);
 
-	if (m->offset || !at || !strstr(at, ".so"))
-		return true;
-	return python_image_open(p->base.pid, m, &p->uvloop) != 0;
+	buf_free(&b);
+	return at_once;
 }
 
 /*
- * uvloop up to 0.22 gathers what transports write and sends it when no context is current any more;
- * this function is where it is written. 0.23 sends at once and has it still.
+ * uvloop before 0.23 gathers what transports write and sends it when no context is current any
+ * more. Both of its ways to write are methods of a type, so no symbols are needed; the function
+ * behind them (_buffer_write) is a copy of its own in one of them.
  */
 static int find_late_write(struct python *p)
 {
-	uint64_t address;
+	uint64_t module = python_module(p, "uvloop.loop");
+	uint64_t type = module ? python_module_get(p, module, "UVStream") : 0;
+	uint64_t write = type ? python_c_method(p, type, "write") : 0;
+	uint64_t writelines = type ? python_c_method(p, type, "writelines") : 0;
+	int err;
 
-	if (p->uvloop.path)
+	if (!type || p->uvloop_known)
 		return 0;
-	(void)python_mappings(p->base.pid, find_uvloop, p);
-	if (!p->uvloop.path)
+	p->uvloop_known = true;
+	if (uvloop_writes_at_once(p))
 		return 0;
-	address = python_symbol(&p->uvloop, "__pyx_f_6uvloop_4loop_8UVStream__buffer_write", NULL);
-	if (address)
-		return add_entry(p, RUNTIME_HOOK_LATE_WRITE, "uvloop's buffer_write", address);
-	p->base.note = "uvloop has no symbols: if it is older than 0.23, calls and answers that "
-		       "go through it can't be linked";
-	return 0;
+	if (!write || !writelines) {
+		p->base.note = "its uvloop is not one that is known: if it is older than 0.23, "
+			       "calls and answers that go through it can't be linked";
+		return 0;
+	}
+	err = add_entry(p, RUNTIME_HOOK_LATE_WRITE, "uvloop's write", write);
+	return err < 0 ? err
+		       : add_entry(p, RUNTIME_HOOK_LATE_WRITE, "uvloop's writelines", writelines);
 }
 
 int python_hooks_find(struct python *p, char **ret_why)

@@ -51,7 +51,7 @@ struct python {
 	struct hash routes;           /* address → cached template; python_route.c */
 	struct python_places *places; /* files and modules; python_place.c */
 	struct python_known *known;   /* functions that matter; python_known.c */
-	struct python_image uvloop;   /* when it is loaded */
+	bool uvloop_known;            /* looked at: where it writes late, or that it does not */
 	bool keys_known;              /* all of them */
 	uint64_t keys_modules;        /* how many modules there were when they were looked for */
 	bool copy_context_known;      /* whether contextvars.copy_context needs a hook of its own */
