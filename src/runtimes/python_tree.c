@@ -6,6 +6,7 @@
  */
 #include "runtimes/python_tree.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -130,10 +131,8 @@ static char *joined(const char *a, const char *b)
 	size_t n = strlen(a), m = strlen(b);
 	char *text = n + m < PYTHON_TEXT_MAX ? (char *)malloc(n + m + 1) : NULL;
 
-	if (text) {
-		memcpy(text, a, n);
-		memcpy(text + n, b, m + 1);
-	}
+	if (text)
+		snprintf(text, n + m + 1, "%s%s", a, b);
 	return text;
 }
 
