@@ -252,7 +252,7 @@ http {{ access_log off; keepalive_requests 10000000; default_type text/plain; se
 def _uvicorn(python, app, port, loop, http, workers):
     many = ["--workers", str(workers)] if workers > 1 else []
     return [python, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port), "--loop", loop, "--http", http,
-            "--log-level", "critical", "--no-access-log", *many]
+            "--log-level", "error", "--no-access-log", *many]
 
 
 def _hypercorn(python, app, port, loop, http, workers):

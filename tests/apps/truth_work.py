@@ -527,7 +527,7 @@ async def new_connection(request_id: str):
     return {"id": request_id}
 
 
-@construct(2, least=1, style="disconnect", status=0)
+@construct(2, least=0, style="disconnect", status=0)
 async def disconnect(request_id: str):
     """The client goes away in between."""
     await use_redis(request_id)

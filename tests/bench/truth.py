@@ -95,7 +95,10 @@ def measure(stack, args, python):
     items, begin = [], time.monotonic()
     for n in map(int, args.connections.split(",")):
         part = truth_load.plan(table, args.requests, seed=n, tag=f"{n}c")
-        truth_load.run(app.port, part, n)
+        try:
+            truth_load.run(app.port, part, n)
+        except RuntimeError as e:
+            sys.exit(f"truth: {e}; the application said:\n{app.output()[-3000:]}")
         items += part
     seconds = time.monotonic() - begin
     time.sleep(truth.BEHIND_SECONDS)

@@ -6,6 +6,7 @@ Owns: the client's connections. Refuses: to retry; a wrong answer ends the run. 
 it is as light as asyncio's streams allow.
 """
 import asyncio
+import contextlib
 import json
 import random
 import urllib.request
@@ -80,7 +81,8 @@ class Client:
         at = lower.find(b"\r\ncontent-length:")
         if status == 101:
             self.writer.write(CLOSE_FRAME)
-            body = await self.reader.read(-1)
+            with contextlib.suppress(ConnectionError):  # the server may be gone before it has read that
+                await self.reader.read(-1)
         elif status < 200:
             return status, b""
         elif at >= 0:
