@@ -128,12 +128,9 @@ static enum element_kind element_kind(struct walk *w, uint64_t element)
 
 static char *joined(const char *a, const char *b)
 {
-	size_t n = strlen(a), m = strlen(b);
-	char *text = n + m < PYTHON_TEXT_MAX ? (char *)malloc(n + m + 1) : NULL;
+	char *text;
 
-	if (text)
-		snprintf(text, n + m + 1, "%s%s", a, b);
-	return text;
+	return asprintf(&text, "%s%s", a, b) < 0 ? NULL : text;
 }
 
 /* Takes what the node owns. */
