@@ -174,9 +174,10 @@ class Stack(contextlib.ExitStack):
         service.wait_ready(lambda: port_open(port) and http_ok(port))
         return service
 
-    def truth_backend(self):
-        """What the truth-carrying applications call."""
-        service = self.start("truth_backend", [PYTHON, "-u", "truth_backend.py"], cwd=APPS)
+    def truth_backend(self, at_once=False):
+        """What the truth-carrying applications call; it takes a few ms at times, unless all is to be `at_once`."""
+        argv = [PYTHON, "-u", "truth_backend.py"] + (["at-once"] if at_once else [])
+        service = self.start("truth_backend", argv, cwd=APPS)
         service.port = int(service.wait_ready(lambda: re.search(r"^port (\d+)$", service.output(), re.M))[1])
         return service
 

@@ -1,16 +1,17 @@
 """The callee of the truth-carrying services, as light as can be, since it shares the cores with what is tested: answers
 /work/ID with the id, a few ms later at times, so that calls overlap; ?ms=N says how much later. Anything else is 200.
 
-run: python truth_backend.py   prints "port N"; needs uvloop and httptools
+run: python truth_backend.py [at-once]   prints "port N"; needs uvloop and httptools
 """
 import asyncio
 import random
 import re
+import sys
 
 import httptools
 import uvloop
 
-DELAYS_MS = (0, 0, 0, 0, 1, 2, 4)
+DELAYS_MS = (0,) if "at-once" in sys.argv else (0, 0, 0, 0, 1, 2, 4)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 
 

@@ -21,6 +21,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "..", "tools"))
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 import services  # noqa: E402
+from python_cost import bench_python  # noqa: E402
 
 SECONDS = float(os.environ.get("BENCH_SECONDS", "4"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
@@ -53,17 +54,19 @@ def wrk(port, path="/", connections=16):
 
 
 class Bench:
+    run, cpu_ns = staticmethod(run), staticmethod(cpu_ns)
+
     def __init__(self, stack):
-        self.stack = stack
+        self.stack, self.seconds, self.rounds, self.settle = stack, SECONDS, ROUNDS, SETTLE_SECONDS
         self.sink = stack.start("sink", [os.path.join(BENCH, "sink")])
         port = self.sink.wait_ready(lambda: re.search(r"port (\d+)", self.sink.output()))[1]
         self.env = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
                     "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
-        self.rows, self.notes = [], []
+        self.rows, self.notes, self.sections = [], [], []
         self.rss, self.maps, self.starts = [], [], []
 
-    def agent(self, *pids, env=None):
-        args = [a for pid in pids for a in ("--pid", pid)]
+    def agent(self, *pids, env=None, args=()):
+        args = [*args, *(a for pid in pids for a in ("--pid", pid))]
         agent = self.stack.spanloom("--collector", COLLECTOR, *args, env={**self.env, **(env or {})})
         self.starts.append(agent.ready_seconds)
         return agent
@@ -75,6 +78,25 @@ class Bench:
         if agent.stop(timeout=30) != 0:
             raise RuntimeError(f"the agent failed:\n{agent.output()[-3000:]}")
         return agent.output()
+
+    @staticmethod
+    @contextlib.contextmanager
+    def counting():
+        """The kernel counts the runs and the time of BPF programs, which costs."""
+        switch = "/proc/sys/kernel/bpf_stats_enabled"
+        with open(switch) as f:
+            before = f.read()
+        try:
+            with open(switch, "w") as f:
+                f.write("1")
+            yield
+        finally:
+            with open(switch, "w") as f:
+                f.write(before)
+
+    @staticmethod
+    def bpftool():
+        return run(os.path.join(services.TOP, "tools", "find-bpftool")).strip()
 
     def row(self, what, none, agent, ratio, bar, good):
         self.rows.append((what, none, agent, ratio, bar, good))
@@ -210,22 +232,11 @@ def bench_latency(b):
 def bench_programs(b):
     """BPF run time of each program, in a run of its own because the counting costs."""
     app = b.stack.uvicorn("gateway")
-    switch = "/proc/sys/kernel/bpf_stats_enabled"
-    with open(switch) as f:
-        before = f.read()
     agent = b.agent(app.pid)
-    try:
-        with open(switch, "w") as f:
-            f.write("1")
+    with b.counting():
         n, _ = wrk(app.port, "/health")
-        bpftool = run(os.path.join(services.TOP, "tools", "find-bpftool")).strip()
-        figures = []
-        for kind, number in services.bpf_objects(agent.pid):
-            if kind == "prog":
-                figures.append(json.loads(run(bpftool, "-j", "prog", "show", "id", number)))
-    finally:
-        with open(switch, "w") as f:
-            f.write(before)
+        figures = [json.loads(run(b.bpftool(), "-j", "prog", "show", "id", number))
+                   for kind, number in services.bpf_objects(agent.pid) if kind == "prog"]
     b.end(agent)
     for p in sorted(figures, key=lambda p: -p.get("run_time_ns", 0)):
         if p.get("run_cnt"):
@@ -235,7 +246,7 @@ def bench_programs(b):
 
 
 BENCHES = {"uvicorn": bench_uvicorn, "redis": bench_redis, "nginx": bench_nginx, "calls": bench_calls,
-           "memory": bench_memory, "latency": bench_latency, "programs": bench_programs}
+           "memory": bench_memory, "latency": bench_latency, "programs": bench_programs, "python": bench_python}
 
 
 def table(b):
@@ -245,6 +256,10 @@ def table(b):
     for what, none, agent, ratio, bar, good in b.rows:
         mark = "" if good is None else "ok" if good else "**missed**"
         lines.append(f"| {what} | {none} | {agent} | {ratio} | {bar} | {mark} |")
+    if not b.rows:
+        lines = lines[:1]
+    for section in b.sections:
+        lines += ["", section]
     if b.notes:
         lines += ["", "Lost in these runs: " + "; ".join(b.notes)]
     return "\n".join(lines) + "\n"
