@@ -109,8 +109,12 @@ static char *code_name(const struct python *p, uint64_t code, const struct entry
 
 bool python_code_learn(struct python *p)
 {
+	bool found;
+
 	python_places_refresh(p);
-	return python_known_learn(p);
+	/* the rules first: what they name is a span, not just the application's */
+	found = python_known_learn(p);
+	return python_app_learn(p) || found;
 }
 
 void python_known_codes(struct runtime_process *process, runtime_code_fn fn, void *ctx)

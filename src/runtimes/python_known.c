@@ -10,7 +10,7 @@
 #include <string.h>
 
 enum {
-	KNOWN_MAX = 4096,
+	KNOWN_MAX = 8192,
 	PARTS_MAX = 16, /* of a qualified name */
 	PART_BYTES = 128,
 	CODE_NAMES_FROM_CONSTS = 8, /* co_names stands behind co_consts in every version */
@@ -229,11 +229,12 @@ static bool row_arg(const struct python *p, const struct row *row, uint32_t *ret
 
 /* --- what was found --------------------------------------------------------------------------- */
 
-static bool known_add(struct python_known *known, uint64_t code, uint32_t kind, uint32_t arg)
+bool python_known_add(struct python *p, uint64_t code, uint32_t kind, uint32_t arg)
 {
+	struct python_known *known = p->known;
 	struct known_code *codes;
 
-	if (known->count >= KNOWN_MAX || hash_get(&known->by_code, code))
+	if (!known || known->count >= KNOWN_MAX || hash_get(&known->by_code, code))
 		return false;
 	codes = (struct known_code *)reallocarray(known->codes, known->count + 1, sizeof(*codes));
 	if (!codes)
@@ -265,7 +266,7 @@ static bool rule_in_module(void *ctx, const char *module)
 	uint64_t code = resolve_code(s->p, module, s->p->options->spans[s->rule].function);
 
 	if (code)
-		s->found = known_add(s->p->known, code, CODE_SPAN, s->rule) || s->found;
+		s->found = python_known_add(s->p, code, CODE_SPAN, s->rule) || s->found;
 	return true;
 }
 
@@ -311,7 +312,7 @@ bool python_known_learn(struct python *p)
 		if (!code || !row_arg(p, &rows[i], &arg))
 			continue;
 		p->known->row_done[i] = true;
-		found = known_add(p->known, code, rows[i].kind, arg) || found;
+		found = python_known_add(p, code, rows[i].kind, arg) || found;
 	}
 	return found;
 }

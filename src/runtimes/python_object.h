@@ -84,6 +84,11 @@ void python_place_each(const struct python *p, const char *suffix,
 		       bool (*fn)(void *ctx, const char *module), void *ctx);
 /* Is it the application's own, and not a library's? */
 bool python_place_is_application(const struct python *p, const char *file);
+/* Calls fn for each of the application's modules that has more in its namespace (a dict) than when
+ * this was called last. */
+typedef void (*python_namespace_fn)(void *ctx, uint64_t namespace, const char *module,
+				    const char *file);
+void python_place_grown(struct python *p, python_namespace_fn fn, void *ctx);
 /* Does the path end with this one, from the beginning of a component on? */
 bool python_place_ends(const char *file, const char *suffix);
 
@@ -93,6 +98,8 @@ void python_known_free(struct python_known *known);
 /* Looks for those that were not found yet. True when there are more than before. */
 bool python_known_learn(struct python *p);
 void python_known_each(const struct python *p, runtime_code_fn fn, void *ctx);
+/* One more; false when it is there already. */
+bool python_known_add(struct python *p, uint64_t code, uint32_t kind, uint32_t arg);
 /* Is the code object one of them? */
 bool python_known_get(const struct python *p, uint64_t code, struct code_class *ret);
 /* The same by its names, where it can't be reached from its module (a redefined or inner function).
@@ -101,6 +108,9 @@ bool python_known_named(const struct python *p, const char *file, const char *qu
 			struct code_class *ret);
 /* Could one of this file have this unqualified name? */
 bool python_known_possible(const struct python *p, const char *file, const char *name);
+/* python_app.c: finds the application's own functions in its modules, so that the first call is
+ * known to come from there. True when there are more than before. */
+bool python_app_learn(struct python *p);
 /* The object behind a qualified name in a module: a class, or a function's code. 0: none. */
 uint64_t python_resolve(const struct python *p, const char *module, const char *qualname);
 

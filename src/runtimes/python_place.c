@@ -15,7 +15,9 @@ enum { PLACES_MAX = 65536, ROOTS_MAX = 4096 };
 struct place {
 	uint64_t object; /* the module */
 	char *module;
-	char *file; /* NULL: has none */
+	char *file;         /* NULL: has none */
+	uint64_t used;      /* items of its namespace when that was looked through */
+	int8_t application; /* -1: not, 1: yes, 0: not looked up */
 };
 
 struct python_places {
@@ -236,6 +238,27 @@ void python_place_each(const struct python *p, const char *suffix,
 		if (place->file && python_place_ends(place->file, suffix) &&
 		    !fn(ctx, place->module))
 			return;
+	}
+}
+
+void python_place_grown(struct python *p, python_namespace_fn fn, void *ctx)
+{
+	for (size_t i = 0; p->places && i < p->places->count; i++) {
+		struct place *place = p->places->all[i];
+		uint64_t dict, used;
+
+		if (!place->file || place->application < 0)
+			continue;
+		if (!place->application)
+			place->application = python_place_is_application(p, place->file) ? 1 : -1;
+		if (place->application < 0)
+			continue;
+		dict = python_module_dict(p, place->object);
+		used = python_dict_used(p, dict);
+		if (used == place->used)
+			continue;
+		fn(ctx, dict, place->module, place->file);
+		place->used = used;
 	}
 }
 

@@ -321,7 +321,7 @@ static void check_races(struct python *p)
 }
 
 struct known {
-	unsigned int spans, pools, works;
+	unsigned int spans, pools, works, application;
 };
 
 static void count_known(void *ctx, uint64_t code, const struct code_class *class_)
@@ -332,6 +332,7 @@ static void count_known(void *ctx, uint64_t code, const struct code_class *class
 	k->spans += class_->kind == CODE_SPAN;
 	k->pools += class_->kind == CODE_POOL;
 	k->works += class_->kind == CODE_WORK;
+	k->application += class_->kind == CODE_APPLICATION;
 }
 
 static void check_python(const char *python)
@@ -373,6 +374,8 @@ static void check_python(const char *python)
 	if (p) {
 		python_known_codes(&p->base, count_known, &known);
 		CHECK(known.spans == 5 && known.pools >= 2 && known.works == 1);
+		/* thing's and main's own functions, those within others too */
+		CHECK(known.application == 16);
 		check_garbage(p);
 		check_races(p);
 	}
