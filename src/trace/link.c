@@ -183,6 +183,7 @@ struct request *link_request_begin(struct linker *l, struct exchange *ex)
 	list_init(&r->calls);
 	list_init(&r->by_conn);
 	list_init(&r->pending);
+	r->number = ++l->seq;
 	r->tid = ex->tid;
 	r->blocking = !ex->nonblocking;
 	r->began_ns = now_ns;

@@ -126,11 +126,14 @@ void link_context(struct linker *l, const struct context_event *ev, struct call 
 /* Bytes of a connection that is served were read in `context`. */
 void link_conn_read(struct linker *l, uint32_t pid, uint64_t conn_id, uint64_t context);
 void link_conn_close(struct linker *l, uint64_t conn_id);
-/* A number for what runs one after the other: a context, else a thread. Never the same for two that
- * differ in either. */
-uint64_t link_strand(struct linker *l, uint32_t pid, uint32_t tid, uint64_t context);
-/* The custom span that whatever runs in `context` was begun in; NULL: none. Borrowed. */
-struct call *link_within(struct linker *l, uint32_t pid, uint64_t context);
+/* A number for what runs one after the other for one request: a context or thread, with the request
+ * that the thread handles and the executor's item that it runs. Two that differ have different ones
+ * (but for a chance of one in 2^64). */
+uint64_t link_strand(struct linker *l, uint32_t pid, uint32_t tid, uint64_t context,
+		     const struct runtime_site *site);
+/* Whether `context`, in which custom span `c` began, handles another request by now: the task of a
+ * connection goes from one to the next. */
+bool link_strand_over(const struct call *c, uint64_t context);
 /* Whether the request that the custom span `c` belongs to is being handled. `*ret_known`: whether
  * it has one is decided; `*ret_ended`: it had one. */
 bool link_call_request(const struct call *c, bool *ret_known, bool *ret_ended);

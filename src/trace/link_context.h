@@ -92,7 +92,8 @@ struct link_conn {
 struct item {
 	struct list node; /* of contexts.item_list, oldest first */
 	uint64_t key;
-	struct node *origin; /* counted reference */
+	uint64_t number;     /* never used again */
+	struct node *origin; /* counted reference; NULL: nobody's that we know */
 };
 
 struct contexts {

@@ -277,7 +277,7 @@ static bool decide_parent(struct linker *l, struct call *c, uint64_t now_ns, enu
 	v = judge(c, now_ns, patience, &r, &why);
 	if (v == VERDICT_WAIT)
 		return false;
-	if (v == VERDICT_YES && (!w || w->of != r))
+	if (v == VERDICT_YES && r && (!w || w->of != r))
 		adopt_request(c, r);
 	else if (w && (v == VERDICT_YES || (!w->of && why == DROP_PARENT_OUTSIDE)))
 		adopt(l, c, w);

@@ -58,7 +58,8 @@ struct request {
 	uint32_t tid;
 	uint32_t refs; /* the exchange, calls that name it, threads born in it */
 	bool blocking, ended, answered;
-	bool head_read; /* before that nobody handles it */
+	bool head_read;  /* before that nobody handles it */
+	uint64_t number; /* never used again */
 	uint64_t began_ns, ended_ns;
 	struct link_point active; /* the last event on its connection, or of a call of its own */
 	uint64_t opened_conn;     /* the connection that it opened last; 0: none */

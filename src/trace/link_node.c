@@ -77,30 +77,37 @@ static void forget(struct contexts *x, struct node *n)
 
 		list_remove(&child->siblings);
 		child->parent = NULL;
-		link_node_put(x, n);
+		n->refs--;
 	}
 	drop_meaning(n);
 	n->forgotten = true;
 	list_remove(&n->birth);
 	x->node_count--;
-	leave_table(x, n);
+	if (n->address) {
+		hash_remove(&x->table, n->address);
+		n->address = 0;
+		n->refs--;
+	}
 	link_node_put(x, n);
+}
+
+static struct node *oldest(const struct contexts *x)
+{
+	return list_empty(&x->nodes) ? NULL : list_entry(x->nodes.next, struct node, birth);
 }
 
 /* The oldest that no open request has a claim on, or just the oldest. */
 static void make_room(struct linker *l, struct contexts *x)
 {
-	struct node *n = NULL;
+	struct node *n = oldest(x);
 	int i;
 
-	if (x->node_count < CONTEXTS_MAX)
+	if (!n || x->node_count < CONTEXTS_MAX)
 		return;
-	for (i = 0; i < SPARE_TRIES; i++) {
-		n = list_entry(x->nodes.next, struct node, birth);
-		if (!n->request || n->request->ended)
-			break;
+	for (i = 0; i < SPARE_TRIES && n->request && !n->request->ended; i++) {
 		list_remove(&n->birth);
 		list_push(&x->nodes, &n->birth);
+		n = oldest(x);
 	}
 	stats_drop(l->stats, DROP_CONTEXT_LIMIT, 1);
 	forget(x, n);
@@ -223,8 +230,6 @@ bool link_item_put(struct linker *l, struct contexts *x, uint64_t key, struct no
 
 	if (item)
 		item_free(x, item);
-	if (!origin)
-		return true;
 	if (x->items.count >= ITEMS_MAX) {
 		stats_drop(l->stats, DROP_CONTEXT_LIMIT, 1);
 		item_free(x, list_entry(x->item_list.next, struct item, node));
@@ -236,6 +241,7 @@ bool link_item_put(struct linker *l, struct contexts *x, uint64_t key, struct no
 		return false;
 	}
 	item->key = key;
+	item->number = ++x->next_number;
 	item->origin = link_node_get(origin);
 	list_push(&x->item_list, &item->node);
 	return true;
@@ -257,8 +263,8 @@ void link_contexts_clear(struct contexts *x)
 	list_each_safe(it, tmp, &x->pending)
 		link_claim_give_up(list_entry(it, struct request, pending), ROOT_NONE);
 	/* Whoever still names one of these finds it forgotten. */
-	while (!list_empty(&x->nodes))
-		forget(x, list_entry(x->nodes.next, struct node, birth));
+	list_each_safe(it, tmp, &x->nodes)
+		forget(x, list_entry(it, struct node, birth));
 	x->last_object = 0;
 }
 

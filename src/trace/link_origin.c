@@ -67,23 +67,27 @@ struct call *link_within_by_lineage(const struct node *n)
 	return NULL;
 }
 
-struct call *link_within(struct linker *l, uint32_t pid, uint64_t context)
+/* The finalizer of splitmix64: one to one, and every bit counts. */
+static uint64_t mix(uint64_t v)
 {
-	struct process *p = link_process(l, pid);
-
-	if (!p || !p->contexts || !context)
-		return NULL;
-	return link_within_by_lineage(hash_get(&p->contexts->table, context));
+	v = (v ^ v >> 30) * 0xbf58476d1ce4e5b9ULL;
+	v = (v ^ v >> 27) * 0x94d049bb133111ebULL;
+	return v ^ v >> 31;
 }
 
-uint64_t link_strand(struct linker *l, uint32_t pid, uint32_t tid, uint64_t context)
+uint64_t link_strand(struct linker *l, uint32_t pid, uint32_t tid, uint64_t context,
+		     const struct runtime_site *site)
 {
-	struct process *p = link_process(l, pid);
-	struct node *n = p && p->contexts && p->contexts->runtime && context
-				 ? link_node_of(l, p->contexts, context)
-				 : NULL;
+	const struct process *p = link_process(l, pid);
+	struct contexts *x = p ? p->contexts : NULL;
+	const struct thread *t = hash_get(&l->threads, tid);
+	const struct node *n = x && x->runtime && context ? link_node_of(l, x, context) : NULL;
+	const struct item *item = x && site && site->work ? hash_get(&x->items, site->work) : NULL;
+	uint64_t strand = mix(n ? n->number << 1 : (uint64_t)tid << 1 | 1);
 
-	return n ? n->number << 1 : (uint64_t)tid << 1 | 1;
+	if (t && t->pid == pid && t->handling)
+		strand = mix(strand ^ t->handling->number);
+	return item ? mix(strand + item->number) : strand;
 }
 
 bool link_is_handling(struct linker *l, uint32_t pid, uint64_t context)
@@ -94,6 +98,13 @@ bool link_is_handling(struct linker *l, uint32_t pid, uint64_t context)
 		return false;
 	return p->open || (p->contexts && p->contexts->runtime && context &&
 			   is_claimed(hash_get(&p->contexts->table, context)));
+}
+
+bool link_strand_over(const struct call *c, uint64_t context)
+{
+	const struct node *n = context ? hash_get(&c->process->contexts->table, context) : NULL;
+
+	return n && n->task_of && n->task_of->last_end_seq > c->seq;
 }
 
 /* --- what is handed on --- */

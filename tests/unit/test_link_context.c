@@ -22,9 +22,9 @@ enum style {
 
 struct task {
 	uint64_t context;
-	unsigned int request; /* 0: none, a timer of the process */
-	unsigned int client;  /* connection of a call in flight; 0: none */
-	bool answers, live;
+	unsigned int request;       /* 0: none, a timer of the process */
+	unsigned int client;        /* connection of a call in flight; 0: none */
+	bool answers, live, within; /* a function that is a custom span */
 };
 
 struct conn {
@@ -36,7 +36,8 @@ struct conn {
 struct seen {
 	uint8_t id[SPAN_ID_BYTES], parent[SPAN_ID_BYTES];
 	unsigned int request;
-	bool client, linked;
+	enum span_kind kind;
+	bool linked;
 };
 
 struct world {
@@ -50,6 +51,7 @@ struct world {
 	uint64_t shared;
 	unsigned int last_request, calls_of_none;
 	bool pipelining, losses;
+	struct runtime_site site; /* of the task that is at it */
 	struct seen *seen;
 	size_t seen_count;
 	uint64_t next_id;
@@ -69,7 +71,9 @@ static uint32_t roll(uint32_t n)
 static void on_span(void *ctx, struct span *s)
 {
 	bool client = s->kind == SPAN_CLIENT;
-	const struct attr *a = span_find_attr(s, client ? "db.query.text" : "url.path");
+	const struct attr *a = span_find_attr(s, client                   ? "db.query.text"
+						 : s->kind == SPAN_SERVER ? "url.path"
+									  : "spanloom.bounds");
 	struct seen *e = &w.seen[w.seen_count];
 	char text[64] = "";
 	struct slice v;
@@ -81,7 +85,7 @@ static void on_span(void *ctx, struct span *s)
 		memcpy(e->id, s->span_id, SPAN_ID_BYTES);
 		memcpy(e->parent, s->parent_span_id, SPAN_ID_BYTES);
 		e->linked = s->has_parent;
-		e->client = client;
+		e->kind = s->kind;
 		e->request = (unsigned int)strtoul(text + (client ? 4 : 1), NULL, 10);
 		w.seen_count++;
 	}
@@ -120,6 +124,7 @@ static void transfer(uint64_t conn_id, enum io_dir dir, uint64_t context, const 
 		.captured = (uint32_t)strlen(text),
 		.data = (const uint8_t *)text,
 		.context = context,
+		.site = context ? &w.site : NULL,
 	};
 
 	tracer_io(w.t, &ev);
@@ -148,6 +153,7 @@ static uint64_t copy(uint64_t from)
 		.pid = PID,
 		.tid = PID,
 		.context = from,
+		.site = &w.site,
 	};
 	uint32_t i = roll(ADDRESSES);
 
@@ -172,7 +178,7 @@ static struct task *new_task(uint64_t context, unsigned int request, bool answer
 
 	for (i = 0; i < TASKS; i++) {
 		if (!w.tasks[i].live) {
-			w.tasks[i] = (struct task){ context, request, 0, answers, true };
+			w.tasks[i] = (struct task){ context, request, 0, answers, true, false };
 			return &w.tasks[i];
 		}
 	}
@@ -263,8 +269,18 @@ static void call(struct task *t)
 	w.calls_of_none += t->request == 0;
 }
 
+/* In a function that is a custom span, with a frame of the task's own. */
+static void enter_function(struct task *t)
+{
+	if (roll(6) == 0)
+		t->within = !t->within;
+	if (t->within)
+		w.site.spans[w.site.span_count++] = (struct runtime_span){ t->context * 16, 1, 0 };
+}
+
 static void step_task(struct task *t)
 {
+	enter_function(t);
 	switch (roll(8)) {
 	case 0:
 	case 1:
@@ -295,7 +311,10 @@ static void step_task(struct task *t)
 
 static void begin_world(enum style style, uint32_t seed, bool losses)
 {
+	static const struct span_rule rules[] = { { .name = "f" } };
 	static const struct tracer_options options = {
+		.span_rules = rules,
+		.span_rule_count = 1,
 		.protocols = protocols_all,
 		.sampler = { .root = SAMPLER_ALWAYS_ON, .parent_based = true },
 	};
@@ -341,6 +360,7 @@ static void play(void)
 		struct task *t = &w.tasks[roll(TASKS)];
 		unsigned int k = roll(CONNS);
 
+		w.site.span_count = 0;
 		if (roll(3) == 0)
 			read_request(k);
 		else if (t->live)
@@ -352,6 +372,7 @@ static void play(void)
 		if (roll(50) == 0)
 			tracer_tick(w.t, w.now);
 	}
+	w.site.span_count = 0;
 	for (i = 0; i < TASKS; i++) {
 		if (w.tasks[i].live && w.tasks[i].client)
 			call(&w.tasks[i]);
@@ -365,18 +386,29 @@ static void play(void)
 /* --- what came of it --- */
 
 struct score {
-	unsigned int right, wrong, none;
+	unsigned int right, wrong, none, within;
 };
 
-static const struct seen *server_of(const struct seen *call)
+/* The span above, NULL: none. */
+static const struct seen *above(const struct seen *e)
 {
 	size_t i;
 
-	for (i = 0; i < w.seen_count; i++) {
-		if (!w.seen[i].client && memcmp(w.seen[i].id, call->parent, SPAN_ID_BYTES) == 0)
+	for (i = 0; e->linked && i < w.seen_count; i++) {
+		if (memcmp(w.seen[i].id, e->parent, SPAN_ID_BYTES) == 0)
 			return &w.seen[i];
 	}
 	return NULL;
+}
+
+/* The topmost span above a call. */
+static const struct seen *top_of(const struct seen *e)
+{
+	const struct seen *next;
+
+	while ((next = above(e)))
+		e = next;
+	return e;
 }
 
 static void count(struct score *s)
@@ -384,17 +416,18 @@ static void count(struct score *s)
 	size_t i;
 
 	for (i = 0; i < w.seen_count; i++) {
-		const struct seen *e = &w.seen[i], *server;
+		const struct seen *e = &w.seen[i], *top;
 
-		if (!e->client)
+		if (e->kind != SPAN_CLIENT)
 			continue;
-		server = e->linked ? server_of(e) : NULL;
-		if (!e->linked)
+		top = top_of(e);
+		if (top->kind != SPAN_SERVER)
 			s->none += e->request != 0;
-		else if (e->request && server && server->request == e->request)
+		else if (e->request && top->request == e->request)
 			s->right++;
 		else
 			s->wrong++;
+		s->within += e->linked && above(e) && above(e)->kind == SPAN_INTERNAL;
 	}
 }
 
@@ -408,8 +441,8 @@ static struct score play_all(enum style style, bool losses)
 		play();
 		count(&s);
 	}
-	printf("style %d%s: %u right, %u wrong, %u none\n", (int)style, losses ? ", lossy" : "",
-	       s.right, s.wrong, s.none);
+	printf("style %d%s: %u right, %u wrong, %u none, %u in custom spans\n", (int)style,
+	       losses ? ", lossy" : "", s.right, s.wrong, s.none, s.within);
 	return s;
 }
 
