@@ -43,7 +43,8 @@ enum {
 	CONTEXTS_MAX = 65536, /* of a process; the oldest are forgotten */
 	ITEMS_MAX = 16384,    /* of a process's executors; the oldest are forgotten */
 	CALLS_MAX = 16384,    /* of a process that wait; the oldest get no parent */
-	CHAIN_MAX = 4096,     /* ancestors that are looked at */
+	CHAIN_STEP = 64,  /* a chain is looked at for what can be left out every so many copies */
+	CHAIN_MAX = 4096, /* ancestors that are looked at */
 };
 
 enum claim {
@@ -62,6 +63,7 @@ struct node {
 	uint64_t address;    /* 0: not in the table (any more) */
 	uint64_t seq;        /* when it was made; 0: before all that we know */
 	uint64_t number;     /* never used again */
+	uint32_t depth;      /* of copies of copies */
 	enum claim claim;
 	bool forgotten;          /* nothing that it once meant counts */
 	struct request *request; /* of the claim; counted reference */

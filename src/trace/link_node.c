@@ -198,7 +198,9 @@ struct node *link_node_new(struct linker *l, struct contexts *x, uint64_t addres
 			const struct request *first =
 				list_entry(x->pending.next, struct request, pending);
 
-			shorten(x, parent, first->head_seq);
+			n->depth = parent ? parent->depth + 1 : 0;
+			if (n->depth % CHAIN_STEP == CHAIN_STEP - 1)
+				shorten(x, parent, first->head_seq);
 			set_parent(x, n, parent);
 		}
 	}
