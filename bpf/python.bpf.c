@@ -76,8 +76,11 @@ static __always_inline struct conn_state *descriptor_conn(u32 fd)
 	return conn_create(key, family, s.inode);
 }
 
-/* What is written now is sent at the end of the loop's turn, in no context. The first write says
- * for all of the turn what they are. */
+/*
+ * What is written now is sent at the end of the loop's turn, in no context. The first write says
+ * for all of an answer what they are. A request that several contexts have written to
+ * is nobody's, since theirs can't be told apart in what is sent.
+ */
 static __always_inline int written_late(u64 stream)
 {
 	u32 pid = bpf_get_current_pid_tgid() >> 32;
@@ -85,6 +88,7 @@ static __always_inline int written_late(u64 stream)
 	s32 fd = uvloop_descriptor(stream);
 	struct python_now now = {};
 	struct conn_state *c;
+	bool waiting;
 
 	if (!l)
 		return 0;
@@ -95,9 +99,14 @@ static __always_inline int written_late(u64 stream)
 			count_drop(DROP_LATE_WRITE_LOST);
 		return 0;
 	}
-	if (conn_ignored(c) || (c->flags & (CONN_LATE | CONN_LATE_OLD)) == CONN_LATE ||
-	    python_look(l, &now))
+	waiting = (c->flags & (CONN_LATE | CONN_LATE_OLD)) == CONN_LATE;
+	if (conn_ignored(c) || (waiting && (c->flags & CONN_PASSIVE)) || python_look(l, &now))
 		return 0;
+	if (waiting) {
+		if (c->late_context != now.context)
+			c->late_context = 0;
+		return 0;
+	}
 	c->late_context = now.context;
 	c->flags = (c->flags & ~CONN_LATE_OLD) | CONN_LATE;
 	if (now.state)

@@ -233,14 +233,14 @@ static void check_work(struct watch *w)
 /* --- writes that are put off --------------------------------------------------------------------
  */
 
-/* What was written in a context is sent in none. */
-static int late_move(int from, int to, int context)
+/* What was written in a context, and once more in `second` in the same turn, is sent in none. */
+static int late_move(int from, int to, int context, int second)
 {
 	handle.fd = from;
 	fake_enter(context, true);
 	hook_write(&stream, NULL);
-	fake_enter(2, true);
-	hook_write(&stream, NULL); /* by somebody else, in the same turn */
+	fake_enter(second, true);
+	hook_write(&stream, NULL);
 	fake_enter(-1, false);
 	fake_state.frame = 0;
 	return socket_move(from, to, 100);
@@ -256,11 +256,14 @@ static int late_run(void *arg)
 		return 1;
 	for (i = 0; i < ROUNDS; i++) {
 		FAKE_STACK(&fake_library, &fake_application);
-		if (late_move(fds[0], fds[1], 0))
+		if (late_move(fds[0], fds[1], 0, 0))
 			return 2;
 		FAKE_STACK(&fake_library, &fake_answer_local);
-		if (late_move(fds[1], fds[0], 1) || late_move(fds[1], fds[0], 1))
+		if (late_move(fds[1], fds[0], 1, 2) || late_move(fds[1], fds[0], 1, 2))
 			return 3;
+		FAKE_STACK(&fake_library, &fake_application);
+		if (late_move(fds[0], fds[1], 0, 2) || socket_move(fds[1], fds[0], 100))
+			return 5;
 	}
 	handle.fd = file; /* no socket, no descriptor, no handle */
 	hook_write(&stream, NULL);
@@ -283,7 +286,7 @@ static int late_run(void *arg)
 
 static void check_late_round(const struct watch *w, uint32_t pid, size_t *at)
 {
-	const struct seen *s[6];
+	const struct seen *s[10];
 	size_t i;
 
 	for (i = 0; i < COUNT(s); i++) {
@@ -300,6 +303,8 @@ static void check_late_round(const struct watch *w, uint32_t pid, size_t *at)
 	CHECK(s[2]->has_route && s[2]->route.scope == 101 && !s[2]->has_site);
 	CHECK(s[4]->io.dir == IO_SEND && s[4]->io.context == address_of(&fake_contexts[1]));
 	CHECK(!s[4]->has_route && !s[3]->has_route && !s[5]->has_route);
+	/* Two contexts have written to a client's connection: it is neither's. */
+	CHECK(s[6]->io.dir == IO_SEND && !s[6]->io.context && s[6]->io.flags & IO_RUNTIME);
 }
 
 static void check_late(struct watch *w)
