@@ -72,6 +72,12 @@ def backend(shared, redis):
 
 
 @pytest.fixture(scope="session")
+def callee(shared):
+    """What the truth-carrying applications call."""
+    return shared.truth_backend()
+
+
+@pytest.fixture(scope="session")
 def app_env(redis, backend):
     return {"REDIS_PORT": redis.port, "AGENT_URL": f"http://127.0.0.1:{backend.port}"}
 

@@ -19,11 +19,6 @@ CONNECTIONS = (1, 8, 64)
 UNANSWERED = ("disconnect",)
 
 
-@pytest.fixture(scope="session")
-def callee(shared):
-    return shared.truth_backend()
-
-
 @pytest.fixture
 def env(redis, callee):
     return {"REDIS_PORT": redis.port, "AGENT_URL": f"http://127.0.0.1:{callee.port}", "HEARTBEAT": 0.02}

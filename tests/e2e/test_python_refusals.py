@@ -18,11 +18,10 @@ LINE_SECONDS = 6
 
 
 @pytest.fixture
-def env(redis, shared):
-    backend = shared.truth_backend()
+def env(redis, callee):
     packages = subprocess.run([services.PYTHON, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"],
                               capture_output=True, text=True, check=True).stdout.strip()
-    return {"REDIS_PORT": redis.port, "AGENT_URL": f"http://127.0.0.1:{backend.port}", "HEARTBEAT": 0.02,
+    return {"REDIS_PORT": redis.port, "AGENT_URL": f"http://127.0.0.1:{callee.port}", "HEARTBEAT": 0.02,
             "PYTHONHOME": "/usr", "PYTHONPATH": packages}
 
 
@@ -80,9 +79,15 @@ def test_name_of_a_free_threaded_build(tracing, stack, env, log_dir):
 
 @pytest.mark.parametrize("symbol,by", [("_PyRuntime", 64), ("_PyRuntime", 4096), ("_PyRuntime", 1 << 40)])
 def test_symbols_that_lead_elsewhere(tracing, stack, env, log_dir, symbol, by):
-    """As if the offsets were wrong: what is found there doesn't hold together."""
+    """As if the offsets were wrong: what is found there doesn't hold together. The interpreter itself does not notice: the
+    modules that ask for the symbol have others written in Python behind them."""
     python = copy_of(log_dir, f"moved-{symbol}-{by}").move_symbol(symbol, by).write()
-    refused(tracing, stack, env, python)
+    hidden = os.path.join(log_dir, "hidden-modules")
+    os.makedirs(hidden, exist_ok=True)
+    for name in ("_asyncio", "_json", "_zoneinfo"):
+        with open(os.path.join(hidden, f"{name}.py"), "w") as f:
+            f.write("raise ImportError\n")
+    refused(tracing, stack, {**env, "PYTHONPATH": f"{hidden}:{env['PYTHONPATH']}"}, python)
 
 
 def shared_python():

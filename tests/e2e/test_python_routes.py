@@ -105,14 +105,15 @@ def run_cases(tracing, app, cases, prefix=""):
     return spans, records
 
 
-def check_records(spans, records, prefix=""):
+def check_records(spans, records, cases, prefix=""):
     """The templates against what the framework itself has noted."""
+    unclear = {path for _, path, _, template in cases if template is ANY}
     notes = {(r["method"], r["path"]): r for r in records}
     checked = 0
     for span in spans:
         route, method = span.attrs.get("http.route"), span.attrs["http.request.method"]
         note = notes.get((method, prefix + span.path)) or notes[(method, span.path)]
-        if route and note["params"] is not None and "tenants" not in route:
+        if route and note["params"] is not None and span.path not in unclear:
             assert route.format(**note["params"]) == prefix + span.path
             checked += 1
     assert checked > len(spans) / 2
@@ -127,14 +128,14 @@ def test_fastapi(tracing, stack, frameworks, loop, http):
         python = venvs.with_package(python, package, pin)
     app = stack.python_app("routes_app", loop=loop, http=http, env=python.env)
     spans, records = run_cases(tracing, app, FASTAPI)
-    check_records(spans, records)
+    check_records(spans, records, FASTAPI)
 
 
 @pytest.mark.parametrize("loop,http", [("uvloop", "httptools"), ("asyncio", "h11")])
 def test_starlette(tracing, stack, loop, http):
     app = stack.python_app("routes_starlette", loop=loop, http=http)
     spans, records = run_cases(tracing, app, STARLETTE)
-    check_records(spans, records)
+    check_records(spans, records, STARLETTE)
 
 
 def test_uvloop_that_writes_later(tracing, stack):
