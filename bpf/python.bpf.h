@@ -113,6 +113,14 @@ static __always_inline int python_state_read(const struct python_layout *l, u64 
 	return 0;
 }
 
+/* Not a process's first. */
+static __always_inline bool is_other_thread(void)
+{
+	u64 pid_tid = bpf_get_current_pid_tgid();
+
+	return (u32)pid_tid != pid_tid >> 32;
+}
+
 /* -1: it could not be read, *now is not filled. */
 static __noinline int python_look(const struct python_layout *l, struct python_now *now)
 {
@@ -137,7 +145,8 @@ static __noinline int python_look(const struct python_layout *l, struct python_n
 	if (bpf_probe_read_user(&entered, sizeof(entered),
 				(const void *)(context + l->context_entered)))
 		goto fault;
-	if (entered)
+	if (entered && !(l->context_previous && is_other_thread() &&
+			 !user_word(context + l->context_previous)))
 		now->context = context;
 	return 0;
 fault:

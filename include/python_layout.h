@@ -57,7 +57,9 @@ struct python_layout {
 	u16 dict_keys, dict_values; /* ma_keys, ma_values */
 	u8 keys;                    /* enum python_keys */
 	u8 walk_events;             /* custom spans: every event and copy reports its frames */
-	u8 pad[2];
+	/* 3.14 on, else 0: ctx_prev of a context. What a threading.Thread runs is in a context of
+	 * its own there, entered from none: it counts as none, as in versions that have no such. */
+	u16 context_previous;
 	/* the interned strings that are keys of an ASGI scope; 0: not known yet */
 	u64 key_route, key_root_path, key_endpoint, key_fastapi, key_route_context, key_router;
 };

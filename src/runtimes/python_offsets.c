@@ -276,6 +276,7 @@ static const struct python_offsets table[] = {
 		.layout.tstate_frame = 72,
 		.layout.cframe_frame = PYTHON_NONE,
 		.layout.context_entered = 40,
+		.layout.context_previous = 16,
 		.layout.frame_code = 0,
 		.layout.frame_previous = 8,
 		.layout.frame_owner = 74,
