@@ -463,6 +463,55 @@ static void check_processes(struct watch *w)
 	probe_unhook(w->probe, (uint32_t)c.pid);
 }
 
+/* --- threads ---------------------------------------------------------------------------------- */
+
+static int thread_fds[2];
+
+/* In a context entered from none, then from another. */
+static void *thread_main(void *arg)
+{
+	pthread_setspecific(fake_key, &fake_state);
+	fake_state.thread_id = (uint64_t)pthread_self();
+	*(int *)arg = socket_move(thread_fds[0], thread_fds[1], 10);
+	fake_contexts[0].words[2] = address_of(&fake_contexts[1]);
+	*(int *)arg |= socket_move(thread_fds[0], thread_fds[1], 10);
+	return NULL;
+}
+
+static int thread_run(void *arg)
+{
+	struct address a = address_make(TCP4, 0);
+	pthread_t thread;
+	int failed = 1;
+
+	(void)arg;
+	if (socket_pair(&a, thread_fds))
+		return 1;
+	fake_enter(0, true);
+	if (socket_move(thread_fds[0], thread_fds[1], 10))
+		return 2;
+	if (pthread_create(&thread, NULL, thread_main, &failed) || pthread_join(thread, NULL))
+		return 3;
+	return failed ? 4 : 0;
+}
+
+/* What a thread of 3.14 begins with says nothing; the process's first thread begins with none. */
+static void check_thread(struct watch *w)
+{
+	struct python_layout layout = fake_layout();
+	uint64_t one = address_of(&fake_contexts[0]);
+	const struct seen *t[EVENTS_MAX];
+	uint32_t pid;
+
+	layout.context_previous = offsetof(struct fake_context, words[2]);
+	pid = scene_run(w, "thread", &layout, thread_run);
+	if (!transfers_of(w, pid, t, 6))
+		return;
+	CHECK(context_is(t[0], one) && context_is(t[1], one));
+	CHECK(t[2]->tid != pid && context_is(t[2], 0) && context_is(t[3], 0));
+	CHECK(t[4]->tid == t[2]->tid && context_is(t[4], one) && context_is(t[5], one));
+}
+
 static void check_collector(enum probe_collector collector)
 {
 	struct watch w;
@@ -474,6 +523,7 @@ static void check_collector(enum probe_collector collector)
 	check_spans(&w);
 	check_routes(&w);
 	check_processes(&w);
+	check_thread(&w);
 	watch_close(&w);
 }
 
