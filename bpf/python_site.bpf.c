@@ -31,6 +31,7 @@ static __always_inline bool site_code(struct site_record *r, const struct site_w
 		n = r->span_count;
 		if (kind == CODE_SPAN && n < SITE_SPANS_MAX) {
 			r->spans[n & (SITE_SPANS_MAX - 1)].frame = r->scratch[SCRATCH_ADDRESS];
+			r->spans[n & (SITE_SPANS_MAX - 1)].code = code;
 			r->spans[n & (SITE_SPANS_MAX - 1)].rule = class_->arg;
 			r->span_count = n + 1;
 		}
@@ -61,16 +62,17 @@ static __noinline bool site_step(const struct python_layout *l, struct site_reco
 	return false;
 }
 
-/* Until now a span's rule is what its code's class says: the number of arguments as well. Arguments
- * are all that stays while a function runs, as a rule. */
+/* Until now a span's rule is what its code's class says: which locals are arguments that stay while
+ * the function runs as well. */
 static __noinline void site_span_finish(const struct python_layout *l, struct site_span *span)
 {
-	enum { MIXED_MAX = 4 };
-	u32 count = span->rule >> 16, i;
+	u32 arguments = span->rule >> 16, i;
 	u64 mix = 0;
 
-	for (i = 0; i < MIXED_MAX && i < count; i++)
-		mix = (mix ^ python_local(l, span->frame, i)) * 0x9e3779b97f4a7c15ull;
+	for (i = 0; i < SPAN_ARGUMENTS_MAX; i++) {
+		if (arguments >> i & 1)
+			mix = (mix ^ python_local(l, span->frame, i)) * 0x9e3779b97f4a7c15ull;
+	}
 	span->args = mix;
 	span->rule &= 0xffff;
 }
@@ -102,7 +104,8 @@ __noinline int python_site(u32 pid, u64 state, u64 conn_id, u32 walk)
 		r->flags |= SITE_CUT;
 		count_drop(DROP_PYTHON_STACK_CUT);
 	}
-	if (!(r->flags || r->work || r->span_count || r->unknown_count ||
+	/* That no custom span is on the stack tells that those of before have ended. */
+	if (!(r->flags || r->work || r->unknown_count || (walk & WALK_ALL) ||
 	      ((walk & WALK_CALLER) && r->caller))) {
 		bpf_ringbuf_discard(r, BPF_RB_NO_WAKEUP);
 		return 0;

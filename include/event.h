@@ -117,7 +117,8 @@ RECORD_SIZE_IS(task_record, 40);
 /*
  * A runtime's frames at a moment. A site or route without a connection stands before the record of
  * the same thread that it tells more of (nothing but the other one of the two is in between); with
- * one it belongs to the next IO_RECORD_LATE of that connection. Left out where nothing was found.
+ * one it belongs to the next IO_RECORD_LATE of that connection. Left out where nothing was found,
+ * but for a site while custom spans are looked for: it tells that none is on the stack.
  */
 enum { SITE_SPANS_MAX = 4, SITE_UNKNOWN_MAX = 8, ROOT_PATH_MAX = 96 };
 /* Words at the end that mean nothing: the kernel side reads frames there, because memory of the
@@ -133,6 +134,7 @@ struct site_span {
 	u64 frame; /* its address, stable while the function runs */
 	u64 args;  /* a mix of its first arguments: tells calls apart that reuse a frame's address;
 		      0: not known */
+	u64 code;
 	u32 rule;
 	u32 zero;
 };
@@ -152,7 +154,7 @@ struct site_record {
 	u64 unknown[SITE_UNKNOWN_MAX];          /* code objects that nobody has classified */
 	u64 scratch[SITE_SCRATCH];
 };
-RECORD_SIZE_IS(site_record, 336);
+RECORD_SIZE_IS(site_record, 368);
 
 struct route_record {
 	u8 type;

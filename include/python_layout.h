@@ -69,8 +69,8 @@ RECORD_SIZE_IS(python_layout, 88);
 enum code_kind {
 	CODE_LIBRARY = 1,
 	CODE_APPLICATION,
-	CODE_SPAN,         /* the application's, and a custom span; arg: index of the rule, and from
-			      bit 16 on how many of its first locals are arguments (0: not known) */
+	CODE_SPAN,         /* the application's, and a custom span; arg: index of the rule, and bit
+			      16 + i is set where local i is an argument that it never assigns */
 	CODE_STOP,         /* nothing of interest is further out */
 	CODE_POOL,         /* only threads of a pool run this */
 	CODE_WORK,         /* runs one item of an executor: its first local */
@@ -96,6 +96,7 @@ struct code_key {
 };
 RECORD_SIZE_IS(code_key, 16);
 
+enum { SPAN_ARGUMENTS_MAX = 4 /* locals that are looked at, of CODE_SPAN */ };
 enum { CODES_MAX = 65536, PYTHONS_MAX = 1024, FRAMES_MAX = 64 };
 
 #endif

@@ -113,7 +113,7 @@ const struct script_code *script_find(const struct script_code *list, size_t cou
 	return NULL;
 }
 
-/* RULE:FRAME:ARGS */
+/* RULE:FRAME:ARGS[:CODE] */
 static void add_span(struct runtime_site *site, const char *text)
 {
 	struct runtime_span *f = &site->spans[site->span_count];
@@ -124,6 +124,7 @@ static void add_span(struct runtime_site *site, const char *text)
 	f->rule = (uint32_t)strtoul(text, &end, 0);
 	f->frame = *end ? strtoull(end + 1, &end, 0) : 0;
 	f->args = *end ? strtoull(end + 1, &end, 0) : 0;
+	f->code = *end ? strtoull(end + 1, &end, 0) : 0;
 	site->span_count++;
 }
 

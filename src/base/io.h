@@ -30,6 +30,7 @@ enum { RUNTIME_SPANS_MAX = 4 };
 struct runtime_span {
 	uint64_t frame; /* the same while the function runs */
 	uint64_t args;  /* differs from that of another call, mostly */
+	uint64_t code;  /* 0: not known */
 	uint32_t rule;  /* index into tracer_options.span_rules */
 };
 

@@ -120,6 +120,7 @@ static void site_record(struct ring_reader *r, const struct site_record *rec)
 			f->site.spans[i] = (struct runtime_span){
 				.frame = rec->spans[i].frame,
 				.args = rec->spans[i].args,
+				.code = rec->spans[i].code,
 				.rule = rec->spans[i].rule,
 			};
 	}

@@ -126,7 +126,7 @@ static bool classify_by_name(struct python *p, const char *file, const char *nam
 			     struct code_class *ret)
 {
 	if (p->offsets.version >= QUALIFIED)
-		return python_known_named(p, file, name, ret);
+		return python_known_named(p, code, file, name, ret);
 	/* a bare name may be any method's: it has to be what the module holds */
 	if (!python_known_possible(p, file, name))
 		return false;

@@ -49,6 +49,7 @@ static const struct told fields[] = {
 	FIELD(36, 41, code_name),
 	FIELD(37, 42, code_qualname),
 	FIELD(39, 44, code_firstlineno),
+	FIELD(40, 45, code_argcount),
 	FIELD(47, 53, type_name),
 	FIELD(49, 55, type_flags),
 	FIELD(57, 67, layout.dict_keys),

@@ -25,7 +25,8 @@ struct python_offsets {
 	uint16_t str_ascii, str_compact; /* where the characters begin */
 	uint16_t type_name, type_flags, type_basicsize, type_dict, type_dictoffset, type_methods,
 		type_new, type_cached_keys;
-	uint16_t code_filename, code_name, code_qualname, code_firstlineno, code_consts;
+	uint16_t code_filename, code_name, code_qualname, code_firstlineno, code_argcount,
+		code_consts;
 	uint16_t function_code, function_module, function_globals;
 	uint16_t context_size;
 	struct python_layout layout; /* the version's part of it */
@@ -127,6 +128,10 @@ uint64_t python_module(const struct python *p, const char *name);
 uint64_t python_module_get(const struct python *p, uint64_t module, const char *name);
 /* The C function behind method `name` in tp_methods of a type; 0: none. */
 uint64_t python_c_method(const struct python *p, uint64_t type, const char *name);
+
+/* python_arguments.c: bit i for each of the first locals of a code object that is an argument which
+ * it never assigns: it tells calls apart. 0: none, or it can't be told. */
+uint32_t python_arguments(const struct python *p, uint64_t code);
 
 /* python_code.c */
 /* Looks for what p's modules hold that matters: known_codes. True when there is more than before.

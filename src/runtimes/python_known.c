@@ -254,6 +254,13 @@ static bool rule_is_file(const struct runtime_span_rule *rule)
 	return n > 3 && strcmp(rule->where + n - 3, ".py") == 0;
 }
 
+static uint32_t span_arg(const struct python *p, uint32_t rule, uint64_t code)
+{
+	enum { ARGUMENTS_SHIFT = 16 };
+
+	return rule | python_arguments(p, code) << ARGUMENTS_SHIFT;
+}
+
 struct rule_search {
 	struct python *p;
 	uint32_t rule;
@@ -266,7 +273,8 @@ static bool rule_in_module(void *ctx, const char *module)
 	uint64_t code = resolve_code(s->p, module, s->p->options->spans[s->rule].function);
 
 	if (code)
-		s->found = python_known_add(s->p, code, CODE_SPAN, s->rule) || s->found;
+		s->found = python_known_add(s->p, code, CODE_SPAN, span_arg(s->p, s->rule, code)) ||
+			   s->found;
 	return true;
 }
 
@@ -361,8 +369,8 @@ static bool rule_has_file(const struct python *p, const struct runtime_span_rule
 				  : file_is_module(p, file, rule->where);
 }
 
-bool python_known_named(const struct python *p, const char *file, const char *qualname,
-			struct code_class *ret)
+bool python_known_named(const struct python *p, uint64_t code, const char *file,
+			const char *qualname, struct code_class *ret)
 {
 	uint32_t arg;
 
@@ -371,7 +379,7 @@ bool python_known_named(const struct python *p, const char *file, const char *qu
 
 		if (rule->where && strcmp(rule->function, qualname) == 0 &&
 		    rule_has_file(p, rule, file)) {
-			*ret = (struct code_class){ CODE_SPAN, i };
+			*ret = (struct code_class){ CODE_SPAN, span_arg(p, i, code) };
 			return true;
 		}
 	}

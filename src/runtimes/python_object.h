@@ -104,8 +104,8 @@ bool python_known_add(struct python *p, uint64_t code, uint32_t kind, uint32_t a
 bool python_known_get(const struct python *p, uint64_t code, struct code_class *ret);
 /* The same by its names, where it can't be reached from its module (a redefined or inner function).
  */
-bool python_known_named(const struct python *p, const char *file, const char *qualname,
-			struct code_class *ret);
+bool python_known_named(const struct python *p, uint64_t code, const char *file,
+			const char *qualname, struct code_class *ret);
 /* Could one of this file have this unqualified name? */
 bool python_known_possible(const struct python *p, const char *file, const char *name);
 /* python_app.c: finds the application's own functions in its modules, so that the first call is

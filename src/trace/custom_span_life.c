@@ -69,6 +69,17 @@ void custom_span_finish(struct tracer *t, struct custom_process *p, struct custo
 	free(c);
 }
 
+/* The process may be gone when the span ends, so it is asked now. */
+static void add_code(struct tracer *t, struct custom_span *c, uint32_t pid, uint64_t code)
+{
+	struct code_info info = { 0 };
+
+	if (!code || t->options.no_code || !t->ops.code || !link_call_sampled(c->call))
+		return;
+	if (t->ops.code(t->ops.ctx, pid, code, &info))
+		tracer_add_code(c->span, &info);
+}
+
 struct custom_span *custom_span_begin(struct tracer *t, struct custom_process *p,
 				      const struct custom_point *at, const struct runtime_span *f,
 				      const struct runtime_site *site, struct call *outer)
@@ -95,6 +106,7 @@ struct custom_span *custom_span_begin(struct tracer *t, struct custom_process *p
 		stats_drop(t->stats, DROP_NO_MEMORY, 1);
 		return NULL;
 	}
+	add_code(t, c, at->pid, f->code);
 	c->native = !site;
 	c->rule = f->rule;
 	c->tid = at->tid;

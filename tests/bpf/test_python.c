@@ -16,7 +16,7 @@ static const struct {
 	{ &fake_library, { CODE_LIBRARY, 0 } },
 	{ &fake_application, { CODE_APPLICATION, 0 } },
 	{ &fake_other, { CODE_APPLICATION, 0 } },
-	{ &fake_span, { CODE_SPAN, RULE | 2 << 16 } },
+	{ &fake_span, { CODE_SPAN, RULE | 5 << 16 /* its first and its third local */ } },
 	{ &fake_stop, { CODE_STOP, 0 } },
 	{ &fake_pool, { CODE_POOL, 0 } },
 	{ &fake_work, { CODE_WORK, 0 } },
@@ -270,12 +270,14 @@ static void check_spans(struct watch *w)
 		CHECK(t[i]->has_site && s->span_count == 2);
 		CHECK(s->caller == address_of(&fake_span));
 		CHECK(s->spans[0].rule == RULE && s->spans[1].rule == RULE);
+		CHECK(s->spans[0].code == address_of(&fake_span));
 		CHECK(s->spans[0].frame == address_of(&fake_frames[1]) &&
 		      s->spans[1].frame == address_of(&fake_frames[3]));
 		CHECK(s->spans[0].args && s->spans[0].args != s->spans[1].args);
 	}
 	CHECK(t[0]->site.spans[0].args == t[1]->site.spans[0].args);
-	CHECK(!t[2]->has_site && !t[3]->has_site);
+	CHECK(t[2]->has_site && !t[2]->site.span_count && !t[2]->site.cut);
+	CHECK(t[3]->has_site && !t[3]->site.span_count);
 	CHECK(!watch_count(w, SEEN_UNKNOWN, pid));
 }
 

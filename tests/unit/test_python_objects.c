@@ -105,10 +105,11 @@ static const char script[] =
 	"kind(thing.plain.__code__, APPLICATION); kind(os.path.join.__code__, LIBRARY); "
 	"kind(lib.call.__code__, LIBRARY)\n"
 	"kind(show.__code__, APPLICATION); kind(eval('lambda: 0').__code__, LIBRARY)\n"
-	"kind(thing.K.method.__code__, SPAN, 0); kind(thing.decorated.__wrapped__.__code__, SPAN, "
-	"1)\n"
-	"kind(thing.K.Inner.deep.__code__, SPAN, 2); kind(thing.outer().__code__, SPAN, 3); "
-	"kind(thing.K.prop.fget.__code__, SPAN, 4)\n"
+	"def span(f, rule, stay=0): kind(f.__code__, SPAN, rule | stay << 16)\n"
+	"span(thing.K.method, 0, 1); span(thing.decorated.__wrapped__, 1)\n"
+	"span(thing.K.Inner.deep, 2, 1); span(thing.outer(), 3); span(thing.K.prop.fget, 4, 1)\n"
+	"span(thing.stays, 7, 0b1111); span(thing.assigns, 8, 0b1001); span(thing.loops, 9, "
+	"0b0010)\n"
 	"kind(thing.Other.method.__code__, APPLICATION)\n"
 	"import concurrent.futures.thread as t\n"
 	"kind(t._worker.__code__, POOL); kind(t._WorkItem.run.__code__, WORK)\n"
@@ -145,6 +146,12 @@ static const char thing[] = "import functools\n"
 			    "    x = 1\n"
 			    "    def inner(): return x\n"
 			    "    return inner\n"
+			    "def stays(a, b, /, c, *, d, e): return a\n"
+			    "async def assigns(a, b, c=None, *, d=1):\n"
+			    "    b = b or 5; f = b; c = f\n"
+			    "    return a, b, c, d\n"
+			    "def loops(a, b, *c, d=0):\n"
+			    "    for a in b: d = a\n"
 			    "class Callable:\n"
 			    "    def __call__(self): pass\n"
 			    "class Other:\n"
@@ -165,7 +172,8 @@ static const struct runtime_span_rule span_rules[] = {
 	{ "thing", "K.method" },        { "thing", "decorated" },
 	{ "thing.py", "K.Inner.deep" }, { "thing", "outer.<locals>.inner" },
 	{ "thing", "K.prop" },          { NULL, "a native one" },
-	{ "nowhere", "nothing" },
+	{ "nowhere", "nothing" },       { "thing", "stays" },
+	{ "thing", "assigns" },         { "thing", "loops" },
 };
 static const struct runtime_options options = { span_rules,
 						sizeof(span_rules) / sizeof(span_rules[0]) };
@@ -373,9 +381,9 @@ static void check_python(const char *python)
 	}
 	if (p) {
 		python_known_codes(&p->base, count_known, &known);
-		CHECK(known.spans == 5 && known.pools >= 2 && known.works == 1);
+		CHECK(known.spans == 8 && known.pools >= 2 && known.works == 1);
 		/* thing's and main's own functions, those within others too */
-		CHECK(known.application == 16);
+		CHECK(known.application == 17);
 		check_garbage(p);
 		check_races(p);
 	}
