@@ -330,13 +330,14 @@ static int check_tsd(struct look *l)
 	return 0;
 }
 
+/* musl's own file is libc.so; most distributions rename it (glibc's is libc.so.6). */
 static bool find_musl(void *ctx, const struct python_mapping *m)
 {
 	struct look *l = ctx;
 	const char *slash = strrchr(m->name, '/');
 
-	if (slash &&
-	    (strncmp(slash + 1, "ld-musl-", 8) == 0 || strncmp(slash + 1, "libc.musl-", 10) == 0))
+	if (slash && (strcmp(slash + 1, "libc.so") == 0 || strncmp(slash + 1, "ld-musl-", 8) == 0 ||
+		      strncmp(slash + 1, "libc.musl-", 10) == 0))
 		l->musl = true;
 	return !l->musl;
 }
