@@ -263,7 +263,7 @@ def _hypercorn(python, app, port, loop, http, workers):
 
 def _granian(python, app, port, loop, http, workers):
     return [python, "-m", "granian", app, "--interface", "asgi", "--host", "127.0.0.1", "--port", str(port), "--loop", loop,
-            "--workers", str(workers), "--no-ws" if http == "no-ws" else "--ws", "--log-level", "critical"]
+            "--workers", str(workers), "--log-level", "critical"]
 
 
 def _gunicorn(*worker):

@@ -44,7 +44,7 @@ def run(tracing, stack, env, requests, connections=CONNECTIONS, app="constructs"
 @pytest.mark.parametrize("loop", ["uvloop", "uvloop-0.22.1", "asyncio"])
 def test_constructs(tracing, stack, env, loop, http):
     python = venvs.with_package(SYSTEM, "uvloop", "0.22.1") if loop == "uvloop-0.22.1" else SYSTEM
-    run(tracing, stack, env, 3000, python=python, loop=loop.split("-")[0], http=http)
+    run(tracing, stack, env, 2400, python=python, loop=loop.split("-")[0], http=http)
 
 
 def test_other_collector(tracing, stack, env):
@@ -58,7 +58,7 @@ OTHERS = [name for name in venvs.found() if name != "system"]
 @pytest.mark.parametrize("version", OTHERS)
 def test_other_interpreters(tracing, stack, env, version, loop):
     """Each one that is on this machine."""
-    run(tracing, stack, env, 1500, (8, 64), python=venvs.venv(venvs.found()[version]), loop=loop)
+    run(tracing, stack, env, 900, (8, 64), python=venvs.venv(venvs.found()[version]), loop=loop)
 
 
 SERVERS = [("constructs", "hypercorn", "uvloop"), ("constructs", "hypercorn", "asyncio"), ("constructs", "gunicorn", "uvloop"),
