@@ -2,7 +2,7 @@
 #ifndef SPANLOOM_CONTEXT_BPF_H
 #define SPANLOOM_CONTEXT_BPF_H
 
-#include "python.bpf.h"
+#include "python_served.bpf.h"
 
 static __always_inline void emit_context(u8 what, u64 context, u64 object, u64 pid_tid)
 {
@@ -41,9 +41,13 @@ static __always_inline void context_handed_on(u8 what, u64 object)
 		return;
 	walk = (l->walk_events ? WALK_ALL : 0) |
 	       (!now.context && pid != (u32)pid_tid ? WALK_WORK : 0);
-	if (walk && now.state)
-		python_site(pid, now.state, 0, walk);
+	if (l->key_client)
+		walk |= served_walk(pid, now.context);
+	if (walk && now.state && python_site(pid, now.state, 0, walk))
+		served_told(pid, now.context);
 	emit_context(what, now.context, object, pid_tid);
+	if (l->key_client && what == CONTEXT_COPIED)
+		served_copied(pid, now.context, object);
 }
 
 #endif

@@ -29,12 +29,14 @@ enum {
 	WALK_CALLER = 1, /* the application's innermost frame */
 	WALK_WORK = 2,   /* executor items and pools, which are further out */
 	WALK_ALL = 4,    /* every custom span */
+	WALK_SCOPE = 8,  /* the client that is served, in the frames of who serves it */
 };
 
 /*
  * These two write a RECORD_SITE and a RECORD_ROUTE, or nothing when they find nothing, for the
  * thread with PyThreadState `state`; `conn_id` is the record's. They take plain numbers because the
- * verifier then looks at them once for each program, apart from who calls. Always 0.
+ * verifier then looks at them once for each program, apart from who calls. python_site() gives not
+ * 0 when it told a client, python_route() always 0.
  */
 extern int python_site(u32 pid, u64 state, u64 conn_id, u32 walk);
 extern int python_route(u32 pid, u64 state, u64 conn_id);

@@ -4,47 +4,10 @@
  * addresses of their interned strings, so no text is compared. Only while the answer is written is
  * all of this sure to be alive.
  */
+#include "python_dict.bpf.h"
 #include "python_frames.bpf.h"
 
-enum {
-	ROUTE_FRAMES_MAX = 32,
-	DICT_ENTRIES_MAX = 48,
-	INNER_ENTRIES_MAX = 16,
-	DICT_CHUNK = 4,
-	DICT_ENTRY_BYTES_MAX = 24
-};
-enum { STR_LENGTH = 16, STR_STATE = 32 }; /* of PyASCIIObject, all versions */
-
-/* The entries of a dict's keys. */
-struct dict_entries {
-	u64 at;
-	u32 count, bytes; /* bytes of each: hash (not always), key, value */
-};
-
-static __noinline int dict_entries_of(const struct python_layout *l, u64 dict,
-				      struct dict_entries *ret)
-{
-	enum { OLD_HEAD = 40, NEW_HEAD = 32 };
-	u64 keys = user_word(dict + l->dict_keys), head[5] = {}, size;
-	u64 bytes = l->keys == PYTHON_KEYS_OLD ? OLD_HEAD : NEW_HEAD;
-
-	if (!keys || bpf_probe_read_user(head, bytes, (const void *)keys))
-		return -1;
-	if (l->keys == PYTHON_KEYS_OLD) {
-		size = head[1];
-		if (size > 0xffff)
-			return -1;
-		ret->at = keys + OLD_HEAD + size * (size > 0xff ? 2 : 1);
-		ret->count = head[4];
-		ret->bytes = DICT_ENTRY_BYTES_MAX;
-	} else {
-		/* The second word: log2_size, log2_index_bytes, kind. */
-		ret->at = keys + NEW_HEAD + (1ull << (head[1] >> 8 & 31));
-		ret->count = head[3];
-		ret->bytes = head[1] >> 16 & 0xff ? 16 : DICT_ENTRY_BYTES_MAX;
-	}
-	return 0;
-}
+enum { ROUTE_FRAMES_MAX = 32, DICT_ENTRIES_MAX = 48, INNER_ENTRIES_MAX = 16 };
 
 /* In the record's scratch, behind what a chunk of entries takes: its content is nothing that the
  * verifier follows, so one more found key is no state more. */
@@ -117,31 +80,6 @@ static __noinline int route_dict(const struct python_layout *l, struct route_rec
 	return 0;
 }
 
-/*
- * Copies an ASCII str. -1: it isn't one, or is too long: the route would be told without what is in
- * front of it. The characters lie behind the head, which has one word more up to 3.11; whether they
- * are ASCII is a bit of the state, which 3.14 laid out anew.
- */
-static __always_inline int route_root_path(const struct python_layout *l, struct route_record *r,
-					   u64 str)
-{
-	enum { HEAD = 40, HEAD_OLD = 48, ASCII = 1 << 6, ASCII_3_14 = 1 << 20 };
-	u64 data = str + (l->values <= PYTHON_VALUES_BEFORE ? HEAD_OLD : HEAD), head[3] = {};
-	u64 length;
-
-	if (bpf_probe_read_user(head, sizeof(head), (const void *)(str + STR_LENGTH)) ||
-	    !(head[(STR_STATE - STR_LENGTH) / 8] & (l->reference_tags ? ASCII_3_14 : ASCII)))
-		return -1;
-	length = head[0];
-	barrier_var(length);
-	if (length > ROOT_PATH_MAX)
-		return -1;
-	if (length && bpf_probe_read_user(r->root_path, length, (const void *)data))
-		return -1;
-	r->root_path_len = length;
-	return 0;
-}
-
 static __noinline int route_scope(const struct python_layout *l, struct route_record *r, u64 scope)
 {
 	struct dict_scan s = {};
@@ -156,8 +94,14 @@ static __noinline int route_scope(const struct python_layout *l, struct route_re
 		s.inside = true;
 		err = route_dict(l, r, &s, r->scratch[FOUND_FASTAPI], INNER_ENTRIES_MAX);
 	}
-	if (!err && r->scratch[FOUND_ROOT_PATH])
-		err = route_root_path(l, r, r->scratch[FOUND_ROOT_PATH]);
+	if (!err && r->scratch[FOUND_ROOT_PATH]) {
+		int len = python_ascii(l, r->scratch[FOUND_ROOT_PATH], r->root_path, ROOT_PATH_MAX);
+
+		if (len < 0)
+			err = len; /* else the route would be told without what is in front of it */
+		else
+			r->root_path_len = len;
+	}
 	if (err) {
 		count_drop(DROP_PYTHON_READ_FAULT);
 		r->route = r->route_context = r->endpoint = r->router = 0;

@@ -1,9 +1,13 @@
 /*
  * The walk through a thread's frames for RECORD_SITE: who of the application makes a call, which
- * item of an executor is worked on, which custom spans are on the stack. It goes as far out as its
- * question needs. Code objects that nobody has classified are passed and told of.
+ * item of an executor is worked on, which custom spans are on the stack, which client is served. It
+ * goes as far out as its question needs. Code objects that nobody has classified are passed and
+ * told of.
  */
+#include "python_dict.bpf.h"
 #include "python_frames.bpf.h"
+
+enum { SCOPE_ENTRIES_MAX = 12 /* granian sets "client" as the sixth */ };
 
 struct site_walk {
 	u32 pid;
@@ -37,6 +41,11 @@ static __always_inline bool site_code(struct site_record *r, const struct site_w
 		}
 		if (!r->caller)
 			r->caller = code;
+		return !(w->walk & (WALK_WORK | WALK_ALL | WALK_SCOPE));
+	}
+	if (kind == CODE_ANSWER_LOCAL && (w->walk & WALK_SCOPE) && !r->scope) {
+		r->scope = r->scratch[SCRATCH_ADDRESS]; /* of the frame; the number of its local: */
+		r->client_len = class_->arg;
 		return !(w->walk & (WALK_WORK | WALK_ALL));
 	}
 	if (kind == CODE_WORK)
@@ -77,13 +86,72 @@ static __noinline void site_span_finish(const struct python_layout *l, struct si
 	span->rule &= 0xffff;
 }
 
+/* Some entries of the scope at once; what is behind the key "client" goes to r->scope. */
+static __noinline int site_scope_chunk(const struct python_layout *l, struct site_record *r,
+				       const struct dict_entries *e, u32 from)
+{
+	u32 stride = e->bytes / sizeof(u64), key = stride - 2, i;
+	u64 bytes = (u64)(e->count - from < DICT_CHUNK ? e->count - from : DICT_CHUNK) * e->bytes;
+
+	barrier_var(bytes); /* what is compared is what is used */
+	if (bytes > sizeof(r->scratch) ||
+	    bpf_probe_read_user(r->scratch, bytes, (const void *)(e->at + from * e->bytes)))
+		return -1;
+	for (i = 0; i < DICT_CHUNK; i++, key += stride) {
+		if (from + i < e->count && r->scratch[key % SITE_SCRATCH] == l->key_client)
+			r->scope = r->scratch[(key + 1) % SITE_SCRATCH];
+	}
+	return 0;
+}
+
+/* The value behind the key "client"; 0: it isn't among the first. */
+static __noinline u64 site_client_of(const struct python_layout *l, struct site_record *r)
+{
+	struct dict_entries e = {};
+	u64 scope = r->scope, value;
+	u32 i;
+
+	if (!scope || dict_entries_of(l, scope, &e))
+		return 0;
+	r->scope = 0;
+	for (i = 0; i < SCOPE_ENTRIES_MAX && i < e.count; i += DICT_CHUNK)
+		if (site_scope_chunk(l, r, &e, i))
+			break;
+	value = r->scope;
+	r->scope = scope;
+	return value;
+}
+
+/* granian's scope["client"] is a tuple (host, port), both str, where other servers have an int:
+ * what is no such pair was not made by it, and doesn't count. */
+static __noinline void site_client(const struct python_layout *l, struct site_record *r)
+{
+	enum { SIZE = 16, ITEMS = 24, ITEMS_3_14 = 32 };
+	u64 items = l->reference_tags ? ITEMS_3_14 : ITEMS, pair[2] = {}, tuple;
+	u32 local = r->client_len;
+	int host, port;
+
+	r->client_len = 0;
+	r->scope = python_local(l, r->scope, local);
+	tuple = site_client_of(l, r);
+	if (!tuple || user_word(tuple + SIZE) != 2 ||
+	    bpf_probe_read_user(pair, sizeof(pair), (const void *)(tuple + items)))
+		return;
+	host = python_ascii(l, pair[0], r->client, sizeof(r->client));
+	port = python_ascii(l, pair[1], r->client_port, sizeof(r->client_port));
+	if (host <= 0 || port <= 0)
+		return;
+	r->client_len = host;
+	r->client_port_len = port;
+}
+
 __noinline int python_site(u32 pid, u64 state, u64 conn_id, u32 walk)
 {
 	const struct python_layout *l = python_layout_of(pid);
 	struct site_walk w = { .pid = pid, .walk = walk };
 	struct site_record *r;
 	bool done = false;
-	int i;
+	int i, told;
 
 	if (!l)
 		return 0;
@@ -100,12 +168,14 @@ __noinline int python_site(u32 pid, u64 state, u64 conn_id, u32 walk)
 		r->work = python_local(l, r->work, 0);
 	for (i = 0; i < SITE_SPANS_MAX && i < r->span_count; i++)
 		site_span_finish(l, &r->spans[i]);
+	if (r->scope)
+		site_client(l, r);
 	if (!done) {
 		r->flags |= SITE_CUT;
 		count_drop(DROP_PYTHON_STACK_CUT);
 	}
 	/* That no custom span is on the stack tells that those of before have ended. */
-	if (!(r->flags || r->work || r->unknown_count || (walk & WALK_ALL) ||
+	if (!(r->flags || r->work || r->unknown_count || r->client_len || (walk & WALK_ALL) ||
 	      ((walk & WALK_CALLER) && r->caller))) {
 		bpf_ringbuf_discard(r, BPF_RB_NO_WAKEUP);
 		return 0;
@@ -116,8 +186,9 @@ __noinline int python_site(u32 pid, u64 state, u64 conn_id, u32 walk)
 	r->pid = pid;
 	r->tid = (u32)bpf_get_current_pid_tgid();
 	r->conn_id = conn_id;
+	told = r->client_len;
 	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
-	return 0;
+	return told;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

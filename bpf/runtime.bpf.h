@@ -5,6 +5,8 @@
 #ifndef SPANLOOM_RUNTIME_BPF_H
 #define SPANLOOM_RUNTIME_BPF_H
 
+#include "python_served.bpf.h"
+
 /*
  * The frames behind bytes that are written: of a request, where it begins, its caller; of an answer
  * its route; of everything, where spans are configured, the spans.
@@ -18,9 +20,9 @@ static __always_inline void runtime_tell(const struct conn_state *c, const struc
 	if (begins && (c->flags & CONN_PASSIVE))
 		python_route(pid, now->state, conn_id);
 	else if (begins)
-		walk |= WALK_CALLER;
-	if (walk)
-		python_site(pid, now->state, conn_id, walk | (now->context ? 0 : WALK_WORK));
+		walk |= WALK_CALLER | (l->key_client ? served_walk(pid, now->context) : 0);
+	if (walk && python_site(pid, now->state, conn_id, walk | (now->context ? 0 : WALK_WORK)))
+		served_told(pid, now->context);
 }
 
 /* `turned`: the first transfer of the connection in this direction since one in the other. */

@@ -120,7 +120,7 @@ RECORD_SIZE_IS(task_record, 40);
  * one it belongs to the next IO_RECORD_LATE of that connection. Left out where nothing was found,
  * but for a site while custom spans are looked for: it tells that none is on the stack.
  */
-enum { SITE_SPANS_MAX = 4, SITE_UNKNOWN_MAX = 8, ROOT_PATH_MAX = 96 };
+enum { SITE_SPANS_MAX = 4, SITE_UNKNOWN_MAX = 8, ROOT_PATH_MAX = 96, CLIENT_HOST_MAX = 40 };
 /* Words at the end that mean nothing: the kernel side reads frames there, because memory of the
  * ring, unlike its stack, can be read at any place in all kernels. */
 enum { SITE_SCRATCH = 16 };
@@ -152,9 +152,13 @@ struct site_record {
 	u64 caller;  /* code object of the application's innermost frame; 0: none met */
 	struct site_span spans[SITE_SPANS_MAX]; /* innermost first */
 	u64 unknown[SITE_UNKNOWN_MAX];          /* code objects that nobody has classified */
+	u64 scope; /* an ASGI scope, where python_layout.key_client asks for it; 0: none met */
+	u8 client[CLIENT_HOST_MAX];              /* its client, as text: host */
+	u8 client_port[8];                       /* and port */
+	u8 client_len, client_port_len, zero[6]; /* lengths; 0: it has none */
 	u64 scratch[SITE_SCRATCH];
 };
-RECORD_SIZE_IS(site_record, 368);
+RECORD_SIZE_IS(site_record, 432);
 
 struct route_record {
 	u8 type;

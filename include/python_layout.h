@@ -62,8 +62,11 @@ struct python_layout {
 	u16 context_previous;
 	/* the interned strings that are keys of an ASGI scope; 0: not known yet */
 	u64 key_route, key_root_path, key_endpoint, key_fastapi, key_route_context, key_router;
+	/* "client", where the server reads and answers in no context: calls and what is handed on
+	 * report the client that they are made for; else 0 */
+	u64 key_client;
 };
-RECORD_SIZE_IS(python_layout, 88);
+RECORD_SIZE_IS(python_layout, 96);
 
 /* What a code object means where it is met in a stack. */
 enum code_kind {

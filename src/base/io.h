@@ -34,6 +34,14 @@ struct runtime_span {
 	uint32_t rule;  /* index into tracer_options.span_rules */
 };
 
+/* Whom the running code serves, as the application itself was told. */
+struct runtime_client {
+	bool known;
+	bool v6;             /* else IPv4, in the first four bytes; v4-mapped IPv6 comes as IPv4 */
+	uint8_t address[16]; /* network order */
+	uint16_t port;
+};
+
 struct runtime_site {
 	uint64_t work;   /* the executor item that the thread runs */
 	uint64_t caller; /* the code of the application's innermost frame */
@@ -41,6 +49,7 @@ struct runtime_site {
 	bool cut;        /* the stack was not seen to its end */
 	uint32_t span_count;
 	struct runtime_span spans[RUNTIME_SPANS_MAX]; /* innermost first */
+	struct runtime_client client;
 };
 
 struct runtime_route {

@@ -1,5 +1,6 @@
 #include "probe/ring.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,6 +97,41 @@ static void codes_unknown(struct ring_reader *r, uint32_t pid, const uint64_t *c
 		r->sink->code_unknown(r->sink->ctx, pid, codes[i]);
 }
 
+static bool is_v4_mapped(const uint8_t *address)
+{
+	static const uint8_t prefix[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
+
+	return memcmp(address, prefix, sizeof(prefix)) == 0;
+}
+
+/* What is no address and port is no client. */
+static struct runtime_client client_from(const struct site_record *rec)
+{
+	char host[CLIENT_HOST_MAX + 1] = "", port[sizeof(rec->client_port) + 1] = "", *end;
+	struct runtime_client c = { 0 };
+	unsigned long number;
+
+	if (!rec->client_len || rec->client_len > CLIENT_HOST_MAX ||
+	    rec->client_port_len > sizeof(rec->client_port))
+		return c;
+	memcpy(host, rec->client, rec->client_len);
+	memcpy(port, rec->client_port, rec->client_port_len);
+	number = strtoul(port, &end, 10);
+	if (*end || !number || number > UINT16_MAX || port[0] < '0' || port[0] > '9')
+		return c;
+	c.port = (uint16_t)number;
+	c.known = inet_pton(AF_INET, host, c.address) == 1;
+	if (c.known)
+		return c;
+	c.known = c.v6 = inet_pton(AF_INET6, host, c.address) == 1;
+	if (c.known && is_v4_mapped(c.address)) {
+		c.v6 = false;
+		memmove(c.address, c.address + 12, 4);
+		memset(c.address + 4, 0, sizeof(c.address) - 4);
+	}
+	return c;
+}
+
 static void site_record(struct ring_reader *r, const struct site_record *rec)
 {
 	struct frames *f;
@@ -115,6 +151,7 @@ static void site_record(struct ring_reader *r, const struct site_record *rec)
 			.pooled = rec->flags & SITE_POOLED,
 			.cut = rec->flags & SITE_CUT,
 			.span_count = rec->span_count,
+			.client = client_from(rec),
 		};
 		for (i = 0; i < rec->span_count; i++)
 			f->site.spans[i] = (struct runtime_span){
@@ -243,9 +280,7 @@ static void io_record(struct ring_reader *r, const struct io_record *rec, size_t
 /* ::ffff:a.b.c.d is IPv4 on the wire. */
 static void unmap_v4(struct conn_info *info)
 {
-	static const uint8_t prefix[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
-
-	if (memcmp(info->peer, prefix, sizeof(prefix)) != 0)
+	if (!is_v4_mapped(info->peer))
 		return;
 	info->family = CONN_INET;
 	memmove(info->peer, info->peer + 12, 4);
