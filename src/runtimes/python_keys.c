@@ -19,11 +19,20 @@ enum {
 };
 
 struct key {
-	const char *name;
+	const char *name; /* NULL: not looked for */
 	uint64_t *found;
 };
 
-enum { KEY_ROUTE, KEY_ROOT_PATH, KEY_ENDPOINT, KEY_ROUTER, KEY_FASTAPI, KEY_CONTEXT, KEY_COUNT };
+enum {
+	KEY_ROUTE,
+	KEY_ROOT_PATH,
+	KEY_ENDPOINT,
+	KEY_ROUTER,
+	KEY_FASTAPI,
+	KEY_CONTEXT,
+	KEY_CLIENT,
+	KEY_COUNT
+};
 
 struct search {
 	const struct python *p;
@@ -32,14 +41,17 @@ struct search {
 	struct key keys[KEY_COUNT];
 };
 
+/* A server whose own threads read and answer: what serves whom shows in its scopes only. */
+#define GRANIAN "granian.asgi"
+
 /* Where the keys are constants: who makes the scope and who routes by it. */
 static const char *const modules[] = { "starlette.routing", "fastapi.routing",
-				       "fastapi.applications", "starlette.applications" };
+				       "fastapi.applications", "starlette.applications", GRANIAN };
 
 static bool complete(const struct search *s)
 {
 	for (size_t i = 0; i < KEY_COUNT; i++)
-		if (!*s->keys[i].found)
+		if (s->keys[i].name && !*s->keys[i].found)
 			return false;
 	return true;
 }
@@ -52,7 +64,7 @@ static void consider(struct search *s, uint64_t object, const uint8_t *head)
 	for (size_t i = 0; i < KEY_COUNT; i++) {
 		struct key *key = &s->keys[i];
 
-		if (!*key->found && length == strlen(key->name) &&
+		if (key->name && !*key->found && length == strlen(key->name) &&
 		    memcmp(head + s->p->offsets.str_ascii, key->name, length) == 0 &&
 		    python_str_equals(s->p, object, key->name) && python_interned(s->p, object)) {
 			*key->found = object;
@@ -156,6 +168,8 @@ bool python_route_keys(struct python *p)
 	if (p->keys_known || count == p->keys_modules)
 		return false;
 	python_places_refresh(p);
+	if (python_place_object(p, GRANIAN))
+		s.keys[KEY_CLIENT] = (struct key){ "client", &l->key_client };
 	for (size_t i = 0; i < sizeof(modules) / sizeof(modules[0]) && !complete(&s); i++) {
 		uint64_t module = python_place_object(p, modules[i]);
 		uint64_t dict = module ? python_module_dict(p, module) : 0;

@@ -83,6 +83,7 @@ static const struct row rows[] = {
 	{ "hypercorn.asyncio.run", "asyncio_worker", CODE_STOP, 0, { 0 } },
 	{ "gunicorn.arbiter", "Arbiter.run", CODE_STOP, 0, { 0 } },
 	{ "granian.server.common", "AbstractServer.serve", CODE_STOP, 0, { 0 } },
+	{ "granian._futures", "_cbsched_aioschedule.<locals>._run", CODE_STOP, 0, { 0 } },
 	{ "aiohttp.web", "run_app", CODE_STOP, 0, { 0 } },
 	/* answers: the servers' own frames, innermost */
 	ANSWERS("uvicorn.protocols.http.httptools_impl", "RequestResponseCycle", "send"),
@@ -98,6 +99,7 @@ static const struct row rows[] = {
 	HOLDS_SCOPE("starlette.responses", "FileResponse.__call__"),
 	HOLDS_SCOPE("starlette.applications", "Starlette.__call__"),
 	HOLDS_SCOPE("fastapi.applications", "FastAPI.__call__"),
+	HOLDS_SCOPE("django.core.handlers.asgi", "ASGIHandler.__call__"),
 	HOLDS_REQUEST("RequestHandler.finish_response"),
 	HOLDS_REQUEST("RequestHandler._handle_request"),
 };
