@@ -119,9 +119,12 @@ void linker_free(struct linker *l)
 	}
 	hash_free(&l->processes);
 	pos = 0;
-	while (hash_next(&l->conns, &pos, NULL, &value))
+	while (hash_next(&l->conns, &pos, NULL, &value)) {
+		link_peer_close(l, value);
 		link_conn_put(value);
+	}
 	hash_free(&l->conns);
+	hash_free(&l->peers);
 	free(l);
 }
 

@@ -123,6 +123,9 @@ bool link_custom(struct linker *l, uint32_t pid);
 void link_process_changed(struct linker *l, uint32_t pid, uint64_t now_ns);
 /* Work is handed on; `within`: the innermost custom span on the stack then, NULL: none. */
 void link_context(struct linker *l, const struct context_event *ev, struct call *within);
+/* What runs in `context` says which client it serves. */
+void link_serves(struct linker *l, uint32_t pid, uint64_t context,
+		 const struct runtime_client *client, uint64_t now_ns);
 /* Bytes of a connection that is served were read in `context`. */
 void link_conn_read(struct linker *l, uint32_t pid, uint64_t conn_id, uint64_t context);
 void link_conn_close(struct linker *l, uint64_t conn_id);

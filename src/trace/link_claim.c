@@ -41,6 +41,7 @@ void link_conn_close(struct linker *l, uint64_t conn_id)
 	if (!k)
 		return;
 	k->closed = true;
+	link_peer_close(l, k);
 	link_conn_put(k);
 }
 
@@ -86,8 +87,10 @@ void link_claim_begin(struct linker *l, struct request *r, const struct exchange
 	if (!r->conn)
 		return;
 	r->conn->refs++;
-	if (is_new)
+	if (is_new) {
 		r->conn->fresh = (info->flags & CONN_FRESH) && info->ts_ns > x->began_ns;
+		link_peer_open(l, r->conn, info);
+	}
 	list_push(&r->conn->requests, &r->by_conn);
 }
 
@@ -108,6 +111,8 @@ void link_request_head(struct linker *l, struct request *r, uint64_t context)
 	if (!r->conn || r->head_seq)
 		return;
 	r->head_seq = ++l->seq;
+	if (!r->conn->first_seq)
+		r->conn->first_seq = r->head_seq;
 	x->last_object = 0;
 	list_each_safe(it, tmp, &r->conn->requests) {
 		struct request *before = list_entry(it, struct request, by_conn);
@@ -164,8 +169,12 @@ void link_claim_end(struct linker *l, struct request *r)
 	r->end_seq = ++l->seq;
 	r->conn->last_end_seq = r->end_seq;
 	list_remove(&r->by_conn);
-	if (r->root == ROOT_OPEN)
+	if (r->root == ROOT_OPEN) {
+		r->quit_seq = r->end_seq;
 		link_claim_give_up(r, ROOT_NONE);
+	}
+	if (!r->conn->closed)
+		link_peer_ended(r->conn, r);
 	link_node_put(x, r->early);
 	link_node_put(x, r->task);
 	r->early = r->task = NULL;
@@ -383,8 +392,10 @@ void link_request_root(struct linker *l, struct request *r, uint64_t context, ui
 	n = context && r->head_seq ? link_node_of(l, x, context) : NULL;
 	if (!n) {
 		x->answers_bare = x->answers_bare || !context;
-		if (r->root == ROOT_OPEN)
+		if (r->root == ROOT_OPEN) {
+			r->quit_seq = ++l->seq;
 			link_claim_give_up(r, ROOT_NONE);
+		}
 	} else {
 		since = link_since(r);
 		if (n->seq > since)

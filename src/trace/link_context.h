@@ -27,6 +27,15 @@
  * 5. Executors. An item belongs to what submitted it; the worker's frames name the item it runs.
  * 6. New threads. A thread belongs to what made it, if it isn't a pool's and is gone soon after the
  *    call: threads that stay work for others later.
+ * 7. The client. Where threads that are not the runtime's read and answer (granian), the contexts
+ * of neither say anything. But the frames of what works for a request name the peer of its
+ *    connection, by address and port as the server itself wrote them into the ASGI scope. A peer
+ * has one connection, which has one request at a time; so what names it and was made since the head
+ *    of the only request in flight there was complete, and before its end, is that request's, up to
+ *    the furthest such ancestor. Nothing is given where requests were pipelined, where two open
+ *    connections have the same peer, and to what comes from a context younger than the connection's
+ *    first request, which may have served an earlier one: such a context is torn, as are one that
+ *    names two connections and a request that two contexts claim.
  *
  * A call waits until its lineage is decided: while a request is pending whose head was complete
  * before the call. Behind the end of its own request also: the task that made it may be about to
@@ -87,8 +96,13 @@ struct link_conn {
 	bool closed;
 	bool fresh;            /* it is younger than our knowledge of contexts */
 	bool has_task;         /* rule 2 has found its task */
+	uint64_t first_seq;    /* the first head on it was complete; 0: not yet */
 	uint64_t last_end_seq; /* its last answer was complete */
 	struct list requests;  /* open, oldest first */
+	/* rule 7 */
+	struct runtime_client peer;
+	bool has_twin;        /* another one has the same peer */
+	struct request *last; /* the last that ended, if it was alone; counted reference */
 };
 
 struct item {
@@ -155,6 +169,12 @@ struct request *link_task_request(const struct node *n);
 
 /* Nothing can be found for the requests that are open now. */
 void link_claims_lost(struct linker *l, struct process *p);
+
+/* link_serve.c */
+/* A connection is new; it is over. */
+void link_peer_open(struct linker *l, struct link_conn *k, const struct conn_info *info);
+void link_peer_close(struct linker *l, struct link_conn *k);
+void link_peer_ended(struct link_conn *k, struct request *r);
 
 /* link_origin.c */
 /* Where what a thread does in `context` comes from; counted, NULL: not known. */

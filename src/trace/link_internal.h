@@ -75,6 +75,7 @@ struct request {
 	bool answer_seen;    /* whether its answer shows a root was looked at */
 	uint64_t head_seq;   /* its head was complete; 0: not yet */
 	uint64_t end_seq;    /* its answer was */
+	uint64_t quit_seq;   /* when it was no longer pending, its root not known; 0: not so */
 	uint64_t behind_seq; /* the head of the next one was, before it had ended; 0: no such */
 	struct node *early;  /* of ROOT_EARLY; counted reference */
 	struct node *task;   /* answered in its connection's own task; counted reference */
@@ -133,6 +134,7 @@ struct linker {
 	uint64_t doubt_until_ns; /* events were lost: requests may be open that were not seen */
 	uint64_t seq;            /* counts what happened */
 	struct hash conns;       /* conn_id → struct link_conn, one reference each */
+	struct hash peers;       /* of those; link_serve.c */
 	uint64_t next_look_ns;
 };
 

@@ -100,6 +100,8 @@ static void see_site(struct tracer *t, const struct io_event *ev)
 {
 	const struct custom_point at = { ev->pid, ev->tid, ev->turn, ev->ts_ns, ev->context };
 
+	if (ev->site->client.known)
+		link_serves(t->linker, ev->pid, ev->context, &ev->site->client, ev->ts_ns);
 	custom_span_see(t, &at, ev->site);
 }
 

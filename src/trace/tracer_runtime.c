@@ -14,6 +14,8 @@ void tracer_context(struct tracer *t, const struct context_event *ev)
 	const struct custom_point at = { ev->pid, ev->tid, ev->turn, ev->ts_ns, ev->context };
 
 	tracer_see_time(t, ev->ts_ns);
+	if (ev->site && ev->site->client.known)
+		link_serves(t->linker, ev->pid, ev->context, &ev->site->client, ev->ts_ns);
 	custom_span_see(t, &at, ev->site);
 	link_context(t->linker, ev,
 		     custom_span_current(t, ev->pid, ev->tid, ev->context, ev->site));
