@@ -2,6 +2,7 @@
  * The lines of tools/replay's format that tell of a runtime: definitions of what its addresses
  * stand for, and the options of events that carry its contexts, frames and routes.
  */
+#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -128,6 +129,20 @@ static void add_span(struct runtime_site *site, const char *text)
 	site->span_count++;
 }
 
+/* 10.0.0.1:80, ::1:80 */
+static void set_client(struct runtime_client *c, const char *text)
+{
+	const char *colon = strrchr(text, ':');
+	char host[INET6_ADDRSTRLEN] = "";
+
+	if (!colon || (size_t)(colon - text) >= sizeof(host))
+		return;
+	memcpy(host, text, (size_t)(colon - text));
+	c->port = (uint16_t)number(colon + 1);
+	c->v6 = strchr(host, ':');
+	c->known = inet_pton(c->v6 ? AF_INET6 : AF_INET, host, c->address) == 1;
+}
+
 static bool site_option(struct runtime_site *site, const char *w)
 {
 	if (strncmp(w, "work=", 5) == 0)
@@ -136,6 +151,8 @@ static bool site_option(struct runtime_site *site, const char *w)
 		site->caller = number(w + 7);
 	else if (strncmp(w, "span=", 5) == 0)
 		add_span(site, w + 5);
+	else if (strncmp(w, "client=", 7) == 0)
+		set_client(&site->client, w + 7);
 	else if (strcmp(w, "pooled") == 0)
 		site->pooled = true;
 	else if (strcmp(w, "cut") == 0)
