@@ -141,13 +141,12 @@ void link_serves(struct linker *l, uint32_t pid, uint64_t context,
 	n = link_node_of(l, p->contexts, context);
 	for (known = n, i = 0; known && known->claim == CLAIM_NONE && i < CHAIN_MAX; i++)
 		known = known->parent;
-	if (known) {
-		if (known->claim != CLAIM_TORN && known->request->conn != k)
-			contradict(known);
-	} else if (n) {
-		r = only_open(k);
-		if (!(r && claim(r, n)) && !(k->last && claim(k->last, n)) && n->seq > k->first_seq)
-			link_node_claim(n, CLAIM_TORN, NULL);
-	}
+	if (!n || (known && (known->claim == CLAIM_TORN || known->request->conn == k)))
+		return;
+	r = only_open(k);
+	if (known)
+		contradict(known);
+	else if (!(r && claim(r, n)) && !(k->last && claim(k->last, n)) && n->seq > k->first_seq)
+		link_node_claim(n, CLAIM_TORN, NULL);
 	link_look(l, p, now_ns, false);
 }
