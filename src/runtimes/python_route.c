@@ -94,10 +94,11 @@ static ssize_t before_mounts(struct slice root_path, const char *mounts)
 }
 
 /*
- * The root that the application runs under, for its template: a setting, so there are few. Where
- * there are many it is made from requests, and left out.
+ * The root that the application runs under, for its template: only where it is a setting. What
+ * requests make it of (a header, a part of the path) is left out.
  */
-static struct slice app_root(struct python_tree *tree, struct slice root)
+static struct slice app_root(const struct python *p, uint64_t router, struct python_tree *tree,
+			     struct slice root)
 {
 	uint64_t h = 0xcbf29ce484222325;
 
@@ -110,7 +111,10 @@ static struct slice app_root(struct python_tree *tree, struct slice root)
 	for (size_t i = 0; i < tree->root_count; i++)
 		if (tree->roots[i] == h)
 			return root;
-	if (tree->root_count == APP_ROOTS_MAX)
+	if (tree->root_count == APP_ROOTS_MAX || tree->root_tries == APP_ROOT_TRIES_MAX)
+		return slice_of("", 0);
+	tree->root_tries++;
+	if (!python_root_is_setting(p, router, root))
 		return slice_of("", 0);
 	tree->roots[tree->root_count++] = h;
 	return root;
@@ -193,9 +197,10 @@ static struct slice keep(struct routes *routes, char *text)
 	return text ? slice_str(text) : slice_of("", 0);
 }
 
-static char *template_of(struct python_tree *tree, const struct python_route_node *node,
-			 struct slice root_path)
+static char *template_of(const struct python *p, struct python_tree *tree,
+			 const struct python_route_node *node, const struct runtime_route *r)
 {
+	struct slice root_path = slice_of(r->root_path, r->root_path_len);
 	ssize_t before = node->root ? before_mounts(root_path, node->root) : -1;
 	struct buf b = { 0 };
 	struct slice root;
@@ -203,7 +208,7 @@ static char *template_of(struct python_tree *tree, const struct python_route_nod
 
 	if (before < 0)
 		return NULL;
-	root = app_root(tree, slice_of(root_path.data, (size_t)before));
+	root = app_root(p, r->router, tree, slice_of(root_path.data, (size_t)before));
 	buf_append(&b, root.data, root.len);
 	buf_append_str(&b, node->root);
 	buf_append_str(&b, node->path);
@@ -213,15 +218,16 @@ static char *template_of(struct python_tree *tree, const struct python_route_nod
 }
 
 /* The one template of all that it may be; NULL: there are several, or none is certain. */
-static char *template_agreed(struct python_tree *tree, struct python_route_node *const *nodes,
-			     size_t n, struct slice root_path)
+static char *template_agreed(const struct python *p, struct python_tree *tree,
+			     struct python_route_node *const *nodes, size_t n,
+			     const struct runtime_route *r)
 {
 	char *agreed = NULL;
 
-	if (root_path.len >= ROOT_PATH_MAX || n >= MATCHES_MAX)
+	if (r->root_path_len >= ROOT_PATH_MAX || n >= MATCHES_MAX)
 		return NULL; /* cut off */
 	for (size_t i = 0; i < n; i++) {
-		char *text = template_of(tree, nodes[i], root_path);
+		char *text = template_of(p, tree, nodes[i], r);
 
 		if (text && agreed && strcmp(text, agreed) != 0) {
 			free(text);
@@ -305,9 +311,7 @@ bool python_route(struct runtime_process *process, const struct runtime_route *r
 	if (routes)
 		n = find(p, &routes->tree, r, found);
 	if (n) {
-		*ret_template =
-			keep(routes, template_agreed(&routes->tree, found, n,
-						     slice_of(r->root_path, r->root_path_len)));
+		*ret_template = keep(routes, template_agreed(p, &routes->tree, found, n, r));
 		endpoint_info(p, node_code(p, found[0]), ret_endpoint);
 	} else if (r->endpoint) {
 		endpoint_info(p, function_code(p, r->endpoint), ret_endpoint);

@@ -8,7 +8,10 @@
 
 #include "runtimes/python_object.h"
 
-enum { APP_ROOTS_MAX = 8 };
+enum {
+	APP_ROOTS_MAX = 8,
+	APP_ROOT_TRIES_MAX = 256, /* roots that were no setting, and those that were */
+};
 
 struct python_route_node {
 	uint64_t object;   /* what scope["route"] is */
@@ -26,14 +29,18 @@ struct python_tree {
 	size_t count;
 	uint64_t lookups; /* since it was read */
 	uint32_t reads;   /* how often it was */
-	/* hashes of the roots that the application was seen under, outside of its own routes */
+	/* hashes of the roots that the application was seen under and that are settings */
 	uint64_t roots[APP_ROOTS_MAX];
 	size_t root_count;
+	uint32_t root_tries;
 };
 
 /* Reads the routes below `router` anew. False when out of memory or nothing was there. */
 bool python_tree_read(const struct python *p, uint64_t router, struct python_tree *tree);
 void python_tree_clear(struct python_tree *tree);
+/* python_root.c: was the process started with this root path (an argument, its environment), or is
+ * it FastAPI's own? */
+bool python_root_is_setting(const struct python *p, uint64_t router, struct slice root);
 /* A mix of what makes an object the one that it is: its class and where its attributes are. */
 uint64_t python_tree_identity(const struct python *p, uint64_t object);
 

@@ -135,6 +135,9 @@ class Early:
     async def __call__(self, scope, receive, send):
         if scope.get("path", "").endswith("/early"):
             return await PlainTextResponse("no", status_code=401)(scope, receive, send)
+        headers = dict(scope.get("headers", ()))
+        if b"x-forwarded-prefix" in headers:  # as some do behind proxies: what it says is from outside
+            scope["root_path"] = headers[b"x-forwarded-prefix"].decode()
         await self.wrapped(scope, receive, send)
 
 

@@ -68,9 +68,9 @@ OLDER = {"pinned": [], "before-0.137": [("fastapi", "0.128.8"), ("starlette", "0
 AGAIN = 3  # the first one finds a route that nobody has read before
 
 
-def request(port, method, path):
+def request(port, method, path, headers=None):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    connection.request(method, path)
+    connection.request(method, path, headers=headers or {})
     answer = connection.getresponse()
     body = answer.read()
     connection.close()
@@ -148,6 +148,17 @@ def test_root_path(tracing, stack):
     """Behind a proxy that takes /api away from the path: the application says that it is there."""
     app = stack.python_app("routes_app", args=["--root-path", "/api"])
     run_cases(tracing, app, [c for c in FASTAPI if c[2] != 307], "/api")
+
+
+def test_root_path_that_a_client_names(tracing, stack):
+    """It gets into no name."""
+    app = stack.python_app("routes_app")
+    t = tracing("http/protobuf")
+    t.start(pids=[app.pid])
+    for n in range(20):
+        assert request(app.port, "GET", f"/items/{n}", {"X-Forwarded-Prefix": f"/of-user-{n}"})[0] == 200
+    spans = servers(t.finish())
+    assert len(spans) == 20 and {(s.name, s.attrs["http.route"]) for s in spans} == {("GET /items/{item_id}", "/items/{item_id}")}
 
 
 @pytest.mark.parametrize("server", ["hypercorn", "gunicorn"])

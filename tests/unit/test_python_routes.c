@@ -201,6 +201,10 @@ int main(int argc, char **argv)
 	glob_t g;
 
 	(void)argc;
+	/* settings of the scripts' processes */
+	setenv("PROXY_PATH", "/proxy", 1);
+	setenv("NESTED_PATH", "/a/b/", 1);
+	setenv("OPTIONS", "/rooted", 1);
 	snprintf(folder, sizeof(folder), "%s", argv[0]);
 	for (int up = 0; up < 2; up++) /* BUILD/unit/test_python_routes */
 		if (strrchr(folder, '/'))
