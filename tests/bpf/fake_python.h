@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "check.h"
@@ -186,6 +187,24 @@ static inline void fake_enter(int i, bool entered)
 	fake_state.context = i < 0 ? 0 : address_of(&fake_contexts[i]);
 	if (i >= 0)
 		fake_contexts[i].entered = entered;
+}
+
+/* Where in its file the code at `address` is. */
+static inline uint64_t file_offset(uint64_t address)
+{
+	FILE *f = fopen("/proc/self/maps", "re");
+	unsigned long begin, end, offset;
+	uint64_t found = 0;
+	char line[512];
+
+	while (f && !found && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx %*s %lx", &begin, &end, &offset) == 3 &&
+		    address >= begin && address < end)
+			found = address - begin + offset;
+	}
+	if (f)
+		fclose(f);
+	return found;
 }
 
 #endif

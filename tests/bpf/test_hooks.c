@@ -47,24 +47,6 @@ static struct fake_handle handle;
 static struct fake_stream stream = { .handle = &handle };
 static struct python_layout layout;
 
-/* Where in its file the code at `address` is. */
-static uint64_t file_offset(uint64_t address)
-{
-	FILE *f = fopen("/proc/self/maps", "re");
-	unsigned long begin, end, offset;
-	uint64_t found = 0;
-	char line[512];
-
-	while (f && !found && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%lx-%lx %*s %lx", &begin, &end, &offset) == 3 &&
-		    address >= begin && address < end)
-			found = address - begin + offset;
-	}
-	if (f)
-		fclose(f);
-	return found;
-}
-
 static int hook(struct watch *w, uint32_t pid, enum probe_hook_kind kind, const void *place,
 		bool at_return, uint32_t arg)
 {
