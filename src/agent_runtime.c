@@ -23,6 +23,7 @@
 #define YOUNG_NS (30 * SECOND_NS)      /* so long modules are loaded one after the other */
 #define YOUNG_LOOK_NS SECOND_NS        /* how often it is looked at then */
 #define LOOK_NS (10 * SECOND_NS)       /* and later */
+#define CUT_LOOK_NS (60 * SECOND_NS)   /* one that takes as long as a look may */
 #define LISTEN_LOOK_NS (SECOND_NS / 5) /* a port more does not bring a look sooner than this */
 
 enum {
@@ -246,6 +247,8 @@ static uint64_t next_look(const struct agent_runtime *r, struct followed *f)
 		f->pause_ns = f->pause_ns * 2 < PAUSE_MAX_NS ? f->pause_ns * 2 : PAUSE_MAX_NS;
 	} else {
 		pause_ns = r->now_ns - f->since_ns < YOUNG_NS ? YOUNG_LOOK_NS : LOOK_NS;
+		if (f->process && f->process->cut)
+			pause_ns = CUT_LOOK_NS;
 	}
 	return r->now_ns + pause_ns;
 }

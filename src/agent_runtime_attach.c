@@ -269,12 +269,26 @@ static void refresh_runtime(struct agent_runtime *r, struct followed *f)
 	f->state = found < 0 ? FOLLOW_WAITS : FOLLOW_NOT;
 }
 
+static void say_cut(const struct agent_runtime *r, struct followed *f)
+{
+	char name[NAME_BYTES];
+
+	if (!f->process || !f->process->cut || f->cut_said)
+		return;
+	f->cut_said = true;
+	log_printf(level_of(f, LOG_LEVEL_WARNING),
+		   "process %u (%s): has more modules, functions or routes than are read of one "
+		   "process: some of its spans lack http.route or code.*",
+		   f->pid, process_name(r, f->pid, name));
+}
+
 void followed_look(struct agent_runtime *r, struct followed *f)
 {
 	if (f->state == FOLLOW_RUNS)
 		refresh_runtime(r, f);
 	else if (f->state == FOLLOW_WAITS && !r->refused)
 		open_runtime(r, f);
+	say_cut(r, f);
 	/* Behind the runtime: giving that up takes every probe of the process away. */
 	look_for_native(r, f);
 }

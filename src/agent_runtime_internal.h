@@ -26,6 +26,7 @@ struct followed {
 	enum runtime_origin origin;
 	struct runtime_process *process; /* FOLLOW_RUNS: owned */
 	struct native_process *native;   /* owned; NULL: no rule of this kind */
+	bool cut_said;                   /* that not all of it is read */
 	struct hash asked;               /* code objects that the kernel asked about lately */
 	uint64_t since_ns;               /* when it began */
 	uint64_t due_ns;                 /* when it is looked at next; UINT64_MAX: never */

@@ -118,6 +118,7 @@ static void python_free(struct runtime_process *base)
 		free(base->hooks[i].path);
 	free(base->hooks);
 	python_image_free(&p->image);
+	free(p->budget);
 	free(p);
 }
 
@@ -132,7 +133,7 @@ static int python_open(const struct runtime_options *options, uint32_t pid,
 	p->base.runtime = &python_runtime;
 	p->base.pid = pid;
 	p->options = options;
-	err = python_image_find(pid, &p->image, ret_why);
+	err = python_budget_make(p) ? python_image_find(pid, &p->image, ret_why) : -ENOMEM;
 	if (!err) {
 		p->runtime = python_symbol(&p->image, "_PyRuntime", NULL);
 		err = p->runtime
@@ -147,6 +148,7 @@ static int python_open(const struct runtime_options *options, uint32_t pid,
 	}
 	python_code_learn(p);
 	python_route_keys(p);
+	python_budget_end(p);
 	*ret = &p->base;
 	return 0;
 }
@@ -156,13 +158,47 @@ static int python_refresh(struct runtime_process *base)
 	struct python *p = (struct python *)base;
 	int found;
 
+	python_budget_begin(p, true);
 	if (!python_read(p, p->runtime, &(uint64_t){ 0 }, sizeof(uint64_t)))
 		return -ESRCH;
 	found = python_hooks_find(p, NULL);
 	if (found < 0)
 		return found;
 	found = python_code_learn(p) || found;
-	return python_route_keys(p) || found;
+	found = python_route_keys(p) || found;
+	python_budget_end(p);
+	return found;
+}
+
+static bool classify(struct runtime_process *base, uint64_t code, struct code_class *ret)
+{
+	struct python *p = (struct python *)base;
+	bool known;
+
+	python_budget_begin(p, false);
+	known = python_classify(base, code, ret);
+	return python_budget_end(p) && known;
+}
+
+static bool code_info(struct runtime_process *base, uint64_t code, struct runtime_code *ret)
+{
+	struct python *p = (struct python *)base;
+	bool known;
+
+	python_budget_begin(p, false);
+	known = python_code_info(base, code, ret);
+	return python_budget_end(p) && known;
+}
+
+static bool route_info(struct runtime_process *base, const struct runtime_route *route,
+		       struct slice *ret_template, struct runtime_code *ret_endpoint)
+{
+	struct python *p = (struct python *)base;
+	bool known;
+
+	python_budget_begin(p, false);
+	known = python_route(base, route, ret_template, ret_endpoint);
+	return python_budget_end(p) && known;
 }
 
 static const struct python_layout *python_layout(const struct runtime_process *base)
@@ -177,7 +213,7 @@ const struct runtime python_runtime = {
 	.refresh = python_refresh,
 	.layout = python_layout,
 	.known_codes = python_known_codes,
-	.classify = python_classify,
-	.code = python_code_info,
-	.route = python_route,
+	.classify = classify,
+	.code = code_info,
+	.route = route_info,
 };

@@ -11,6 +11,7 @@
 
 enum {
 	CODES_CACHED_MAX = 16384,
+	TEXT_BYTES_MAX = 8 << 20, /* of the names and files of those */
 	CODE_BYTES = 160, /* of a code object, from its beginning: all fields that are read here */
 	UNWRAP_MAX = 16,
 	TYPE_NAME = 64,
@@ -51,6 +52,7 @@ static void entries_drop(struct python *p)
 	while (hash_next(&p->codes, &pos, &key, &value))
 		entry_free((struct entry *)value);
 	hash_free(&p->codes);
+	p->code_bytes = 0;
 }
 
 void python_code_free(struct python *p)
@@ -81,7 +83,7 @@ static struct entry *entry_get(struct python *p, uint64_t code)
 	if (e) {
 		hash_remove(&p->codes, code);
 		entry_free(e);
-	} else if (p->codes.count >= CODES_CACHED_MAX) {
+	} else if (p->codes.count >= CODES_CACHED_MAX || p->code_bytes > TEXT_BYTES_MAX) {
 		entries_drop(p);
 	}
 	e = (struct entry *)calloc(1, sizeof(*e));
@@ -157,6 +159,10 @@ bool python_classify(struct runtime_process *process, uint64_t code, struct code
 									      : CODE_LIBRARY;
 		free(file);
 		free(name);
+		if (python_budget_spent(p)) {
+			e->class_.kind = 0;
+			return false;
+		}
 	}
 	*ret = e->class_;
 	return true;
@@ -182,10 +188,13 @@ static bool entry_name(struct python *p, uint64_t code, struct entry *e)
 		buf_free(&b);
 	}
 	free(name);
-	if (!e->function) {
+	if (!e->function || python_budget_spent(p)) { /* or half of it */
+		free(e->function);
 		free(e->file);
-		e->file = NULL;
+		e->function = e->file = NULL;
 	}
+	if (e->function) /* at most: those that were replaced count until all are dropped */
+		p->code_bytes += strlen(e->function) + strlen(e->file);
 	return e->function != NULL;
 }
 

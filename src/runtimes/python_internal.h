@@ -49,7 +49,9 @@ struct python {
 	uint64_t code_type, context_type, str_type, dict_type, tuple_type, module_type; /* types */
 	uint32_t hex_version;         /* Py_Version or PY_VERSION_HEX */
 	struct hash codes;            /* address → cached struct runtime_code; python_code.c */
+	size_t code_bytes;            /* of their texts */
 	struct hash routes;           /* address → cached template; python_route.c */
+	struct python_budget *budget; /* NULL: reads without end */
 	struct python_places *places; /* files and modules; python_place.c */
 	struct python_known *known;   /* functions that matter; python_known.c */
 	bool uvloop_known;            /* looked at: where it writes late, or that it does not */
@@ -61,6 +63,18 @@ struct python {
 
 /* python.c: gives the sentence that says why (malloc'd) and -EOPNOTSUPP, or -ENOMEM. */
 int python_refuse(char **ret_why, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* python_budget.c: how much of a process is read. */
+/* False when out of memory. */
+bool python_budget_make(struct python *p);
+/* Before each question that the row answers. `look`: one that comes by time, which can always read
+ * what it needs of a process that is not out to keep us. */
+void python_budget_begin(struct python *p, bool look);
+/* False: spent. */
+bool python_budget_take(const struct python *p, size_t reads);
+bool python_budget_spent(const struct python *p);
+/* Behind it: false, and the process is marked as cut, when they were spent. */
+bool python_budget_end(struct python *p);
 
 /* python_image.c */
 /* A line of /proc/PID/maps. */

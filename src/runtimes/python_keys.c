@@ -177,7 +177,8 @@ bool python_route_keys(struct python *p)
 		if (dict)
 			python_dict_each(p, dict, search_global, &s);
 	}
-	p->keys_modules = count;
+	if (!python_budget_spent(p))
+		p->keys_modules = count;
 	p->keys_known = complete(&s);
 	return s.learnt;
 }

@@ -50,7 +50,7 @@ bool python_read(const struct python *p, uint64_t address, void *ret, size_t byt
 	struct iovec local = { .iov_base = ret, .iov_len = bytes };
 	struct iovec remote = { .iov_base = (void *)(uintptr_t)address, .iov_len = bytes };
 
-	if (!address_ok(address, bytes))
+	if (!address_ok(address, bytes) || !python_budget_take(p, 1))
 		return false;
 	return process_vm_readv((pid_t)p->base.pid, &local, 1, &remote, 1, 0) == (ssize_t)bytes;
 }
@@ -72,6 +72,8 @@ void python_read_many(const struct python *p, const uint64_t *addresses, size_t 
 	memset(ret, 0, count * bytes);
 	if (count > READ_MANY_MAX)
 		count = READ_MANY_MAX;
+	if (!python_budget_take(p, count))
+		return;
 	for (size_t i = 0; i < count; i++)
 		remote[i] = (struct iovec){ .iov_base = (void *)(uintptr_t)addresses[i],
 					    .iov_len = bytes };

@@ -10,7 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PLACES_MAX = 65536, ROOTS_MAX = 4096 };
+enum {
+	PLACES_MAX = 65536,
+	TEXT_BYTES_MAX = 16 << 20,
+	ROOTS_MAX = 4096,
+	FOLDER_READS = 20, /* what it costs to open one */
+};
 
 struct place {
 	uint64_t object; /* the module */
@@ -23,6 +28,7 @@ struct place {
 struct python_places {
 	struct place **all;
 	size_t count;
+	size_t text_bytes;   /* of all names and files */
 	struct hash seen;    /* (name, module) objects → place */
 	struct hash files;   /* hash of file → place */
 	struct hash names;   /* hash of module → place */
@@ -104,7 +110,7 @@ static void place_index(struct python_places *places, struct place *place)
 }
 
 struct refresh {
-	const struct python *p;
+	struct python *p;
 	struct python_places *places;
 	struct python_name file; /* __file__ */
 	bool added;
@@ -130,6 +136,12 @@ static bool refresh_module(void *ctx, uint64_t name, uint64_t module)
 	dict = python_module_dict(r->p, module);
 	file = dict ? python_dict_find(r->p, dict, &r->file) : 0;
 	place->file = file ? python_text(r->p, file) : NULL;
+	if (python_budget_spent(r->p) || r->places->text_bytes > TEXT_BYTES_MAX) {
+		r->p->base.cut = true;
+		place_free(place);
+		return false;
+	}
+	r->places->text_bytes += strlen(place->module) + (place->file ? strlen(place->file) : 0);
 	if (!hash_put(&r->places->seen, key, place)) {
 		place_free(place);
 		return false;
@@ -191,7 +203,7 @@ bool python_places_refresh(struct python *p)
 	if (!p->places || used == p->places->used)
 		return false;
 	r.places = p->places;
-	if (python_dict_each(p, modules, refresh_module, &r))
+	if (python_dict_each(p, modules, refresh_module, &r) && !python_budget_spent(p))
 		p->places->used = used;
 	if (r.added)
 		find_library(p, p->places);
@@ -243,7 +255,7 @@ void python_place_each(const struct python *p, const char *suffix,
 
 void python_place_grown(struct python *p, python_namespace_fn fn, void *ctx)
 {
-	for (size_t i = 0; p->places && i < p->places->count; i++) {
+	for (size_t i = 0; p->places && i < p->places->count && !python_budget_spent(p); i++) {
 		struct place *place = p->places->all[i];
 		uint64_t dict, used;
 
@@ -251,6 +263,10 @@ void python_place_grown(struct python *p, python_namespace_fn fn, void *ctx)
 			continue;
 		if (!place->application)
 			place->application = python_place_is_application(p, place->file) ? 1 : -1;
+		if (python_budget_spent(p)) {
+			place->application = 0;
+			return;
+		}
 		if (place->application < 0)
 			continue;
 		dict = python_module_dict(p, place->object);
@@ -308,9 +324,9 @@ static bool has_dist_info(const struct python *p, const char *folder, size_t len
 
 	buf_printf(&path, "/proc/%u/root", p->base.pid);
 	buf_append(&path, folder, length);
-	dir = path.failed ? NULL : opendir(buf_cstr(&path));
+	dir = path.failed || !python_budget_take(p, FOLDER_READS) ? NULL : opendir(buf_cstr(&path));
 	buf_free(&path);
-	while (dir && !found && (entry = readdir(dir)) != NULL) {
+	while (dir && !found && (entry = readdir(dir)) != NULL && python_budget_take(p, 1)) {
 		const char *name = entry->d_name;
 
 		found = strlen(name) > package_length && name[package_length] == '-' &&
@@ -345,6 +361,8 @@ static bool is_bundled(const struct python *p, const char *file)
 	known = hash_get(&p->places->bundled, key);
 	if (!known && p->places->bundled.count < ROOTS_MAX) {
 		known = has_dist_info(p, file, length, place->module, top) ? &installed : &own;
+		if (python_budget_spent(p))
+			return false;
 		hash_put(&p->places->bundled, key, (void *)(uintptr_t)known);
 	}
 	return known == &installed;

@@ -11,6 +11,7 @@
 
 enum {
 	ROUTES_MAX = 4096,
+	KEPT_BYTES_MAX = 16 << 20,
 	READS_AT_ONCE = 8,   /* so often a tree is read again without waiting */
 	WAIT_SHIFT_MAX = 12, /* then after 2, 4, 8, … 4096 requests */
 	PARAMETERS_MAX = 16,
@@ -42,13 +43,28 @@ void python_route_free(struct python *p)
 	hash_free(&p->routes);
 }
 
+/* What is kept of all routers together. */
+static size_t kept_bytes(const struct python *p)
+{
+	size_t pos = 0, bytes = 0;
+	uint64_t key;
+	void *value;
+
+	while (hash_next(&p->routes, &pos, &key, &value)) {
+		const struct python_tree *tree = &((struct routes *)value)->tree;
+
+		bytes += tree->text_bytes + tree->count * sizeof(tree->nodes[0]);
+	}
+	return bytes;
+}
+
 static struct routes *routes_get(struct python *p, uint64_t router)
 {
 	struct routes *r = (struct routes *)hash_get(&p->routes, router);
 
 	if (r)
 		return r;
-	if (p->routes.count >= ROUTES_MAX)
+	if (p->routes.count >= ROUTES_MAX || kept_bytes(p) > KEPT_BYTES_MAX)
 		python_route_free(p);
 	r = (struct routes *)calloc(1, sizeof(*r));
 	if (r && !hash_put(&p->routes, router, r)) {
@@ -259,7 +275,7 @@ static uint64_t node_code(const struct python *p, struct python_route_node *node
 {
 	if (!node->code_known) {
 		node->code = function_code(p, node->endpoint);
-		node->code_known = true;
+		node->code_known = !python_budget_spent(p);
 	}
 	return node->code;
 }
@@ -286,6 +302,10 @@ static bool aiohttp_route(struct python *p, uint64_t route, struct slice *ret_te
 			return python_type_named(p, route, "SystemRoute");
 		handler = python_attr(p, route, "_handler");
 		routes->code = function_code(p, handler);
+		if (python_budget_spent(p)) {
+			keep(routes, NULL);
+			return false;
+		}
 		routes->identity = identity;
 	}
 	*ret_template = slice_str(routes->text);

@@ -12,7 +12,9 @@
 
 enum {
 	NODES_MAX = 8192,
+	TEXT_BYTES_MAX = 2 << 20, /* of one tree */
 	DEPTH_MAX = 16,
+	CUT_READS = 16,    /* so many count for one that is cut: the next one waits long */
 	WRAPPERS_MAX = 12, /* middlewares around a mounted application */
 	KINDS_MAX = 64,
 	ITEMS_AT_ONCE = 64,
@@ -43,7 +45,7 @@ struct walk {
 	struct python_name context_names[4]; /* of contexts, as walk_context() has them */
 	struct kind kinds[KINDS_MAX];
 	size_t kind_count;
-	bool failed;
+	bool failed, cut;
 };
 
 static const struct {
@@ -66,7 +68,7 @@ void python_tree_clear(struct python_tree *tree)
 	}
 	free(tree->nodes);
 	tree->nodes = NULL;
-	tree->count = 0;
+	tree->count = tree->text_bytes = 0;
 }
 
 uint64_t python_tree_identity(const struct python *p, uint64_t object)
@@ -133,27 +135,38 @@ static char *joined(const char *a, const char *b)
 	return asprintf(&text, "%s%s", a, b) < 0 ? NULL : text;
 }
 
+/* Room for one more. */
+static bool grow(struct walk *w)
+{
+	struct python_tree *tree = w->tree;
+	struct python_route_node *nodes;
+
+	if (tree->count >= NODES_MAX || tree->text_bytes > TEXT_BYTES_MAX)
+		w->cut = true;
+	if (w->cut || w->failed)
+		return false;
+	if (tree->count & (tree->count - 1))
+		return true;
+	nodes = (struct python_route_node *)reallocarray(
+		tree->nodes, tree->count ? tree->count * 2 : 1, sizeof(*nodes));
+	if (nodes)
+		tree->nodes = nodes;
+	w->failed = !nodes;
+	return nodes != NULL;
+}
+
 /* Takes what the node owns. */
 static void add(struct walk *w, struct python_route_node node)
 {
 	struct python_tree *tree = w->tree;
-	struct python_route_node *nodes = tree->nodes;
 
-	if ((tree->count & (tree->count - 1)) == 0) {
-		size_t room = tree->count ? tree->count * 2 : 1;
-
-		nodes = tree->count < NODES_MAX ? (struct python_route_node *)reallocarray(
-							  nodes, room, sizeof(*nodes))
-						: NULL;
-	}
-	if (!nodes || !node.path) {
-		w->failed = w->failed || !nodes;
+	if (!node.path || !grow(w)) {
 		free(node.root);
 		free(node.path);
 		return;
 	}
-	tree->nodes = nodes;
-	nodes[tree->count++] = node;
+	tree->text_bytes += strlen(node.path) + (node.root ? strlen(node.root) : 0);
+	tree->nodes[tree->count++] = node;
 }
 
 static void add_leaf(struct walk *w, uint64_t object, uint64_t context, uint64_t endpoint,
@@ -257,7 +270,7 @@ static void walk_context(struct walk *w, uint64_t context, const char *root, int
 static void walk_element(struct walk *w, uint64_t element, uint64_t context, const char *root,
 			 int depth)
 {
-	if (!element || depth > DEPTH_MAX || w->failed)
+	if (!element || depth > DEPTH_MAX || w->failed || w->cut)
 		return;
 	switch (element_kind(w, element)) {
 	case ELEMENT_ROUTE:
@@ -287,16 +300,16 @@ static void walk_list(struct walk *w, uint64_t list, const char *root, int depth
 	uint64_t items[ITEMS_AT_ONCE];
 	size_t n;
 
-	for (size_t first = 0; list && !w->failed; first += n) {
+	for (size_t first = 0; list && !w->failed && !w->cut; first += n) {
 		n = python_sequence_items(w->p, list, first, items, ITEMS_AT_ONCE);
 		if (!n)
 			return;
-		for (size_t i = 0; i < n && !w->failed; i++)
+		for (size_t i = 0; i < n && !w->failed && !w->cut; i++)
 			walk_element(w, items[i], 0, root, depth);
 	}
 }
 
-bool python_tree_read(const struct python *p, uint64_t router, struct python_tree *tree)
+bool python_tree_read(struct python *p, uint64_t router, struct python_tree *tree)
 {
 	struct walk w = { .p = p,
 			  .tree = tree,
@@ -310,5 +323,10 @@ bool python_tree_read(const struct python *p, uint64_t router, struct python_tre
 	tree->lookups = 0;
 	tree->reads++;
 	walk_app(&w, router, "", 0);
+	p->base.cut = p->base.cut || w.cut;
+	if (w.cut || w.failed || python_budget_spent(p)) {
+		python_tree_clear(tree);
+		tree->reads += CUT_READS;
+	}
 	return tree->count > 0;
 }

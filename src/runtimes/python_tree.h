@@ -27,16 +27,18 @@ struct python_route_node {
 struct python_tree {
 	struct python_route_node *nodes;
 	size_t count;
-	uint64_t lookups; /* since it was read */
-	uint32_t reads;   /* how often it was */
+	size_t text_bytes; /* of their templates */
+	uint64_t lookups;  /* since it was read */
+	uint32_t reads;    /* how often it was */
 	/* hashes of the roots that the application was seen under and that are settings */
 	uint64_t roots[APP_ROOTS_MAX];
 	size_t root_count;
 	uint32_t root_tries;
 };
 
-/* Reads the routes below `router` anew. False when out of memory or nothing was there. */
-bool python_tree_read(const struct python *p, uint64_t router, struct python_tree *tree);
+/* Reads the routes below `router` anew. False when nothing was there, or more than is kept: of half
+ * a tree nobody could say that a template is the only one. */
+bool python_tree_read(struct python *p, uint64_t router, struct python_tree *tree);
 void python_tree_clear(struct python_tree *tree);
 /* python_root.c: was the process started with this root path (an argument, its environment), or is
  * it FastAPI's own? */

@@ -63,6 +63,7 @@ struct runtime_process {
 	struct runtime_hook *hooks;
 	size_t hook_count;
 	const char *note; /* for the log: what can't be seen of it; NULL: nothing. Static. */
+	bool cut;         /* it has more than is read of a process: not all of it is known */
 };
 
 typedef void (*runtime_code_fn)(void *ctx, uint64_t code, const struct code_class *class_);
