@@ -56,14 +56,32 @@ def test_asyncio_one_request_at_a_time(tracing, stack, app_env, collector):
     check_all_linked(t.finish(), {app.pid}, 2, sent)
 
 
+def mixed(loop):
+    return [f"/{route}/{loop}{n}{route}" for n in range(REQUESTS // 4) for route in ("truth", "truth-fanout", "truth-sync")]
+
+
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
-def test_asyncio_is_never_wrong(tracing, stack, app_env, loop, collector):
-    """Several requests in flight on one thread: a parent that is not certain is not set, and that is counted."""
+def test_asyncio(tracing, stack, app_env, loop, collector):
+    """Several requests in flight on one thread; the interpreter knows whose turn it is."""
     app = stack.uvicorn("gateway", env=app_env, loop=loop)
     t = tracing()
     t.start("--collector", collector, pids=[app.pid])
-    paths = [f"/{route}/{loop}{n}{route}" for n in range(REQUESTS // 4) for route in ("truth", "truth-fanout", "truth-sync")]
-    sent = load.run(paths, connections=8, port=app.port)
+    sent = load.run(mixed(loop), connections=8, port=app.port)
+    spans = t.finish()
+    match_requests(sent, servers(spans, [app.pid]))
+    right, wrong, none = links(spans, [app.pid])
+    assert not wrong, f"{len(wrong)} wrong of {len(right) + len(wrong) + len(none)}, the first: {wrong[:3]}"
+    assert not none, f"{len(none)} none of {len(right) + len(none)}, the first: {none[:3]}"
+    assert len(right) == REQUESTS // 4 * (2 + 3 + 1)
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_asyncio_without_the_interpreter_is_never_wrong(tracing, stack, app_env, loop, collector):
+    """By threads alone: a parent that is not certain is not set, and that is counted."""
+    app = stack.uvicorn("gateway", env=app_env, loop=loop)
+    t = tracing()
+    t.start("--collector", collector, "--python=false", pids=[app.pid])
+    sent = load.run(mixed(loop), connections=8, port=app.port)
     spans = t.finish()
     match_requests(sent, servers(spans, [app.pid]))
     right, wrong, none = links(spans, [app.pid])
