@@ -139,17 +139,43 @@ static struct custom_span *find_entry(struct custom_process *p, const struct nat
 	return NULL;
 }
 
+/*
+ * Stacks grow towards lower addresses, so what is entered or left at `ev->stack` is outside of all
+ * that was entered below: that was left without our seeing it, by an exception or a longjmp.
+ * (Only within the strand: a greenlet's stack may lie where another one's lay.)
+ */
+static void drop_jumped(struct tracer *t, struct custom_process *p,
+			const struct native_span_event *ev, uint64_t strand)
+{
+	struct list *it, *tmp;
+
+	for (it = p->spans.prev, tmp = it->prev; it != &p->spans; it = tmp, tmp = it->prev) {
+		struct custom_span *c = list_entry(it, struct custom_span, node);
+
+		if (!c->native || c->tid != ev->tid || c->strand != strand ||
+		    c->frame > ev->stack || (c->frame == ev->stack && ev->left))
+			continue;
+		stats_drop(t->stats, DROP_SPAN_UNFINISHED, 1);
+		custom_span_finish(t, p, c, true);
+	}
+}
+
 void custom_span_native(struct tracer *t, const struct native_span_event *ev)
 {
 	const struct custom_point at = { ev->pid, ev->tid, ev->turn, ev->ts_ns, ev->context };
 	const struct runtime_span f = { .frame = ev->stack, .rule = ev->rule };
 	struct custom_process *p;
 	struct custom_span *c, *outer;
+	uint64_t strand;
 
 	if (ev->rule >= t->options.span_rule_count)
 		return;
 	p = custom_process_get(t, ev->pid, !ev->left);
-	c = p ? find_entry(p, ev) : NULL;
+	if (!p)
+		return;
+	strand = link_strand(t->linker, ev->pid, ev->tid, ev->context, NULL);
+	drop_jumped(t, p, ev, strand);
+	c = find_entry(p, ev);
 	if (ev->left) {
 		if (!c)
 			return;
@@ -157,14 +183,11 @@ void custom_span_native(struct tracer *t, const struct native_span_event *ev)
 		custom_span_finish(t, p, c, false);
 		return;
 	}
-	if (!p)
-		return;
-	if (c) { /* it was left without our seeing it: an exception, a longjmp */
+	if (c) { /* the same, and it was another context's */
 		stats_drop(t->stats, DROP_SPAN_UNFINISHED, 1);
 		custom_span_finish(t, p, c, true);
 	}
-	outer = find_native(p, ev->tid,
-			    link_strand(t->linker, ev->pid, ev->tid, ev->context, NULL));
+	outer = find_native(p, ev->tid, strand);
 	make_room(t, p);
 	custom_span_begin(t, p, &at, &f, NULL, outer ? outer->call : NULL);
 }
