@@ -101,6 +101,8 @@ struct link_conn {
 	struct list requests;  /* open, oldest first */
 	/* rule 7 */
 	struct runtime_client peer;
+	uint8_t local[16];
+	uint16_t local_port;
 	bool has_twin;        /* another one has the same peer */
 	struct request *last; /* the last that ended, if it was alone; counted reference */
 };

@@ -26,6 +26,14 @@ static bool peer_is(const struct link_conn *k, uint32_t pid, const struct runtim
 	       memcmp(k->peer.address, c->address, sizeof(c->address)) == 0;
 }
 
+/* The same connection can't be there twice: the end of the older one was not told (nobody follows
+ * it any more). */
+static bool is_gone(const struct link_conn *old, const struct link_conn *k)
+{
+	return peer_is(old, k->pid, &k->peer) && old->local_port == k->local_port &&
+	       memcmp(old->local, k->local, sizeof(k->local)) == 0;
+}
+
 void link_peer_open(struct linker *l, struct link_conn *k, const struct conn_info *info)
 {
 	struct link_conn *twin;
@@ -36,10 +44,12 @@ void link_peer_open(struct linker *l, struct link_conn *k, const struct conn_inf
 	k->peer = (struct runtime_client){ .known = true,
 					   .v6 = info->family == CONN_INET6,
 					   .port = info->peer_port };
+	k->local_port = info->local_port;
 	memcpy(k->peer.address, info->peer, k->peer.v6 ? 16 : 4);
+	memcpy(k->local, info->local, k->peer.v6 ? 16 : 4);
 	key = peer_key(k->pid, &k->peer);
 	twin = hash_remove(&l->peers, key);
-	if (twin)
+	if (twin && !is_gone(twin, k))
 		twin->has_twin = k->has_twin = true;
 	if (!hash_put(&l->peers, key, k))
 		stats_drop(l->stats, DROP_NO_MEMORY, 1);
