@@ -183,7 +183,7 @@ deps:
 	tools/install-deps
 
 venv: $(BUILD)/venv/ready
-$(BUILD)/venv/ready: tests/requirements.txt
+$(BUILD)/venv/ready: tests/requirements.txt tests/requirements-apps.txt
 	$(call say,VENV,$(BUILD)/venv)
 	$(Q)rm -rf $(BUILD)/venv && $(PYTHON) -m venv $(BUILD)/venv && \
 		$(BUILD)/venv/bin/pip install -q --disable-pip-version-check -r $< && touch $@

@@ -244,6 +244,12 @@ static void open_runtime(struct agent_runtime *r, struct followed *f)
 			f->state = FOLLOW_NOT;
 		if (err != -EAGAIN && err != -ENOENT && err != -ESRCH)
 			say_given_up(r, f, why ? why : strerror(-err));
+		if (err == -EAGAIN && !f->stuck_said && r->now_ns - f->since_ns >= STUCK_NS) {
+			f->stuck_said = true;
+			say_given_up(r, f,
+				     "its interpreter runs no Python yet, or isn't where its "
+				     "symbols say; it is looked at again now and then");
+		}
 		free(why);
 		return;
 	}

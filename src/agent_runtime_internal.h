@@ -12,6 +12,8 @@
 
 /* So long a process may show no runtime yet. */
 #define STARTING_NS 5000000000ull
+/* An interpreter that still isn't ready then is spoken of. */
+#define STUCK_NS 3000000000ull
 
 enum follow_state {
 	FOLLOW_WAITS, /* it may yet become one that we know */
@@ -27,6 +29,7 @@ struct followed {
 	struct runtime_process *process; /* FOLLOW_RUNS: owned */
 	struct native_process *native;   /* owned; NULL: no rule of this kind */
 	bool cut_said;                   /* that not all of it is read */
+	bool stuck_said;                 /* that its interpreter isn't ready */
 	struct hash asked;               /* code objects that the kernel asked about lately */
 	uint64_t since_ns;               /* when it began */
 	uint64_t due_ns;                 /* when it is looked at next; UINT64_MAX: never */

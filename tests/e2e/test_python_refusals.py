@@ -91,15 +91,16 @@ def test_symbols_that_lead_elsewhere(tracing, stack, env, log_dir, symbol, by):
 
 
 def shared_python():
-    """(compiler flags, folder of the library, sys.prefix) of a Python that has a shared library."""
+    """(folder of the headers, folder of the library, its version, sys.prefix) of a Python that a program can embed."""
     for path in venvs.found().values():
-        values = subprocess.run([path, "-c", "import sys, sysconfig as s; print(s.get_config_var('Py_ENABLE_SHARED'), "
-                                 "s.get_config_var('LIBDIR'), s.get_config_var('LDVERSION'), s.get_paths()['include'], "
-                                 "sys.prefix)"], capture_output=True, text=True).stdout.split()
-        if len(values) == 5 and values[0] == "1" and os.path.exists(os.path.join(values[3], "Python.h")):
-            library = os.path.join(values[1], f"libpython{values[2]}.so")
-            if os.path.exists(library):
-                return values[3], values[1], values[2], values[4]
+        values = subprocess.run([path, "-c", "import sys, sysconfig as s; v = s.get_config_var; print(v('LIBDIR'), "
+                                 "v('MULTIARCH'), v('LDVERSION'), s.get_paths()['include'], sys.prefix)"],
+                                capture_output=True, text=True).stdout.split()
+        if len(values) != 5 or not os.path.exists(os.path.join(values[3], "Python.h")):
+            continue
+        for folder in (values[0], os.path.join(values[0], values[1])):
+            if os.path.exists(os.path.join(folder, f"libpython{values[2]}.so")):
+                return values[3], folder, values[2], values[4]
     return None
 
 
