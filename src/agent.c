@@ -66,6 +66,7 @@ static void on_signals(struct agent *a)
 			probe_collect_drops(a->probe);
 			report_summary(&a->stats, "so far");
 			agent_runtime_report(a->runtime, "so far");
+			agent_runtime_report_spans(a->runtime);
 		} else if (a->stopping) {
 			log_warning("stopped a second time: what is not exported yet is dropped");
 			_exit(1);
@@ -224,6 +225,7 @@ int agent_run(const struct options *options)
 		loop(a);
 		drain(a);
 		report_summary(&a->stats, "summary");
+		agent_runtime_report_spans(a->runtime);
 	}
 	stop(a);
 	free(a);

@@ -50,7 +50,8 @@ static int make_rules(struct agent_runtime *r, struct native_rule **ret_native)
 	bool any = false;
 
 	r->rules = calloc(o->span_count + 1, sizeof(*r->rules));
-	if (!r->rules || !native) {
+	r->span_met = calloc(o->span_count + 1, sizeof(*r->span_met));
+	if (!r->rules || !r->span_met || !native) {
 		free(native);
 		return -ENOMEM;
 	}
@@ -126,6 +127,7 @@ void agent_runtime_free(struct agent_runtime *r)
 	native_free(r->native);
 	free(r->native_rules);
 	free(r->rules);
+	free(r->span_met);
 	free(r);
 }
 
@@ -366,6 +368,25 @@ void agent_runtime_report(const struct agent_runtime *r, const char *title)
 		report_runtime(r, *runtime, title);
 }
 
+void agent_runtime_found(struct agent_runtime *r, const struct code_class *class_)
+{
+	uint32_t rule = class_->arg & CODE_SPAN_RULE;
+
+	if (class_->kind == CODE_SPAN && rule < r->options->span_count)
+		r->span_met[rule] = true;
+}
+
+void agent_runtime_report_spans(const struct agent_runtime *r)
+{
+	for (size_t i = 0; r->options->python && i < r->options->span_count; i++) {
+		const struct span_option *s = &r->options->spans[i];
+
+		if (s->kind == SPAN_OPTION_PYTHON && !r->span_met[i])
+			log_warning("custom span %s:%s: no traced process has such a function",
+				    s->where, s->function);
+	}
+}
+
 /* --- what is asked --- */
 
 static struct followed *running(const struct agent_runtime *r, uint32_t pid)
@@ -386,8 +407,10 @@ void agent_runtime_code_unknown(struct agent_runtime *r, uint32_t pid, uint64_t 
 	r->classified++;
 	/* Also when it can't be read: the next look forgets it. */
 	hash_put(&f->asked, code, f);
-	if (f->process->runtime->classify(f->process, code, &class_))
-		probe_set_code(r->probe, pid, code, &class_);
+	if (!f->process->runtime->classify(f->process, code, &class_))
+		return;
+	agent_runtime_found(r, &class_);
+	probe_set_code(r->probe, pid, code, &class_);
 }
 
 static struct code_info code_info_of(const struct runtime_code *code)

@@ -50,6 +50,9 @@ void agent_runtime_start(struct agent_runtime *r);
  * there are none. */
 void agent_runtime_report(const struct agent_runtime *r, const char *title);
 
+/* Names the custom spans of Python whose function was found in no process: for the end. */
+void agent_runtime_report_spans(const struct agent_runtime *r);
+
 /* As in struct probe_sink and struct tracer_ops. */
 void agent_runtime_code_unknown(struct agent_runtime *r, uint32_t pid, uint64_t code);
 bool agent_runtime_code(struct agent_runtime *r, uint32_t pid, uint64_t code,

@@ -140,7 +140,7 @@ static int attach_hooks(struct agent_runtime *r, const struct followed *f,
 }
 
 struct code_target {
-	struct probe *probe;
+	struct agent_runtime *r;
 	uint32_t pid;
 };
 
@@ -148,13 +148,14 @@ static void send_code(void *ctx, uint64_t code, const struct code_class *class_)
 {
 	const struct code_target *to = ctx;
 
-	probe_set_code(to->probe, to->pid, code, class_);
+	agent_runtime_found(to->r, class_);
+	probe_set_code(to->r->probe, to->pid, code, class_);
 }
 
 /* Probes first, then what the codes mean; the layout, which switches it on, last. */
 static int put_in_place(struct agent_runtime *r, struct followed *f, struct runtime_process *p)
 {
-	struct code_target to = { r->probe, f->pid };
+	struct code_target to = { r, f->pid };
 	struct python_layout layout = *p->runtime->layout(p);
 	int err = attach_hooks(r, f, p);
 

@@ -49,6 +49,7 @@ struct agent_runtime {
 	struct native_rule *native_rules;
 	struct native *native; /* NULL: no rule of this kind */
 	bool python_spans;
+	bool *span_met;       /* one for each rule: a function of it was found in some process */
 	bool starting;        /* until agent_runtime_start() ends: what is found is summed up */
 	bool probed;          /* a probe could be attached once: the kernel takes them */
 	bool refused;         /* the kernel refuses probes, said */
@@ -59,6 +60,9 @@ struct agent_runtime {
 	unsigned int classified; /* in this turn */
 	unsigned int said;       /* lines about single processes */
 };
+
+/* agent_runtime.c: a code object was found to mean this. */
+void agent_runtime_found(struct agent_runtime *r, const struct code_class *class_);
 
 /* agent_runtime_attach.c */
 /* Opens, refreshes, looks for native functions: whatever is due. Sets state, not due_ns. */

@@ -263,6 +263,27 @@ static uint32_t span_arg(const struct python *p, uint32_t rule, uint64_t code)
 	return rule | python_arguments(p, code) << ARGUMENTS_SHIFT;
 }
 
+/*
+ * Is the code object what the rule names, and not what a decorator put in its place? That is the
+ * same for all that it decorates. Another name for a function of the module counts.
+ */
+static bool rule_means(const struct python *p, const char *function, uint64_t object, uint64_t code)
+{
+	const char *dot = strrchr(function, '.');
+	char *qualname;
+	bool inner;
+
+	if (python_str_equals(p, python_pointer(p, code + p->offsets.code_name),
+			      dot ? dot + 1 : function))
+		return true;
+	if (p->offsets.code_qualname == PYTHON_NONE || !python_type_named(p, object, "function"))
+		return false;
+	qualname = python_text(p, python_pointer(p, code + p->offsets.code_qualname));
+	inner = !qualname || strstr(qualname, "<locals>");
+	free(qualname);
+	return !inner;
+}
+
 struct rule_search {
 	struct python *p;
 	uint32_t rule;
@@ -272,9 +293,11 @@ struct rule_search {
 static bool rule_in_module(void *ctx, const char *module)
 {
 	struct rule_search *s = (struct rule_search *)ctx;
-	uint64_t code = resolve_code(s->p, module, s->p->options->spans[s->rule].function);
+	const char *function = s->p->options->spans[s->rule].function;
+	uint64_t object = python_resolve(s->p, module, function);
+	uint64_t code = resolve_code(s->p, module, function);
 
-	if (code)
+	if (code && rule_means(s->p, function, object, code))
 		s->found = python_known_add(s->p, code, CODE_SPAN, span_arg(s->p, s->rule, code)) ||
 			   s->found;
 	return true;

@@ -92,6 +92,15 @@ def test_name_of_the_function_when_none_is_given(tracing, stack, redis):
     assert {s.name for server in traces.servers for s in traces.of(server, INTERNAL)} == {"coroutine"}
 
 
+def test_function_that_nobody_has(tracing, stack, redis):
+    app = stack.python_app("spans_app", env={"REDIS_PORT": redis.port})
+    t = tracing("http/protobuf")
+    t.start("--span", "spans_app:no_such", "--span", "spans_app:coroutine", pids=[app.pid])
+    load.run(["/truth-coroutine/n1"], connections=1, port=app.port)
+    assert not [s for s in t.finish() if s.name == "no_such"]
+    assert re.findall(r"custom span (\S+): no traced process has such a function", t.agent.output()) == ["spans_app:no_such"]
+
+
 def test_by_file(tracing, stack, redis):
     traces = trace(tracing, stack, redis, "coroutine", ["apps/spans_app.py:coroutine=by.file"], requests=10)
     assert all(len(traces.of(server, INTERNAL, "by.file")) == 1 for server in traces.servers)

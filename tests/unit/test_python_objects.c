@@ -108,8 +108,11 @@ static const char script[] =
 	"def span(f, rule, stay=0): kind(f.__code__, SPAN, rule | stay << 16)\n"
 	"span(thing.K.method, 0, 1); span(thing.decorated.__wrapped__, 1)\n"
 	"span(thing.K.Inner.deep, 2, 1); span(thing.outer(), 3); span(thing.K.prop.fget, 4, 1)\n"
-	"span(thing.stays, 7, 0b1111); span(thing.assigns, 8, 0b1001); span(thing.loops, 9, "
-	"0b0010)\n"
+	"span(thing.stays, 7, 0b1111); span(thing.assigns, 8, 0b1001); "
+	"span(thing.loops, 9, 0b0010)\n"
+	"kind(thing.bare.__code__, APPLICATION)\n"
+	"span(thing.bare.__closure__[0].cell_contents, 10) if q else None\n"
+	"span(thing.named, 11) if q else None\n"
 	"kind(thing.Other.method.__code__, APPLICATION)\n"
 	"import concurrent.futures.thread as t\n"
 	"kind(t._worker.__code__, POOL); kind(t._WorkItem.run.__code__, WORK)\n"
@@ -152,6 +155,15 @@ static const char thing[] = "import functools\n"
 			    "    return a, b, c, d\n"
 			    "def loops(a, b, *c, d=0):\n"
 			    "    for a in b: d = a\n"
+			    "def bare_decorator(f):\n"
+			    "    def wrapper(*a): return f(*a)\n"
+			    "    return wrapper\n"
+			    "@bare_decorator\n"
+			    "def bare(): pass\n"
+			    "@bare_decorator\n"
+			    "def bare_too(): pass\n"
+			    "def named(): pass\n"
+			    "other_name = named\n"
 			    "class Callable:\n"
 			    "    def __call__(self): pass\n"
 			    "class Other:\n"
@@ -169,11 +181,18 @@ static const char thing[] = "import functools\n"
 			    "K.Inner.deep_code = None\n";
 
 static const struct runtime_span_rule span_rules[] = {
-	{ "thing", "K.method" },        { "thing", "decorated" },
-	{ "thing.py", "K.Inner.deep" }, { "thing", "outer.<locals>.inner" },
-	{ "thing", "K.prop" },          { NULL, "a native one" },
-	{ "nowhere", "nothing" },       { "thing", "stays" },
-	{ "thing", "assigns" },         { "thing", "loops" },
+	{ "thing", "K.method" },
+	{ "thing", "decorated" },
+	{ "thing.py", "K.Inner.deep" },
+	{ "thing", "outer.<locals>.inner" },
+	{ "thing", "K.prop" },
+	{ NULL, "a native one" },
+	{ "nowhere", "nothing" },
+	{ "thing", "stays" },
+	{ "thing", "assigns" },
+	{ "thing", "loops" },
+	{ "thing", "bare" },
+	{ "thing", "other_name" },
 };
 static const struct runtime_options options = { span_rules,
 						sizeof(span_rules) / sizeof(span_rules[0]) };
@@ -381,9 +400,10 @@ static void check_python(const char *python)
 	}
 	if (p) {
 		python_known_codes(&p->base, count_known, &known);
-		CHECK(known.spans == 8 && known.pools >= 2 && known.works == 1);
+		CHECK(known.spans == (p->offsets.version >= 0x30b ? 9 : 8) && known.pools >= 2 &&
+		      known.works == 1);
 		/* thing's and main's own functions, those within others too */
-		CHECK(known.application == 17);
+		CHECK(known.application == (p->offsets.version >= 0x30b ? 19 : 20));
 		check_garbage(p);
 		check_races(p);
 	}
