@@ -245,20 +245,38 @@ static void confirm(struct request *r)
 	x->claims_ever = true;
 }
 
+/* The root of another connection's request, of which all of `n` comes; NULL: there is none. */
+static struct node *foreign(struct node *n, const struct request *r)
+{
+	int i;
+
+	for (i = 0; n && n->claim == CLAIM_NONE && i < CHAIN_MAX; i++)
+		n = n->parent;
+	return n && n->claim == CLAIM_ROOT && n->request->conn != r->conn ? n : NULL;
+}
+
 /* Rule 1: the answer was written in `n`, which is younger than the request could have begun. */
 static void claim_root(struct request *r, struct node *n, uint64_t since)
 {
+	struct contexts *x = r->process->contexts;
 	struct node *root = n, *rival = NULL;
 
 	for (; n && n->seq > since; n = n->parent) {
 		root = n;
+		if (n->task_of && n->task_of != r->conn) {
+			x->workers = true; /* and not the task of that connection */
+			rival = n;
+		}
 		if (n->claim == CLAIM_WEAK && n->request != r)
 			link_node_claim(n, CLAIM_NONE, NULL);
 		if (n->claim != CLAIM_NONE && n->request != r)
 			rival = n;
 	}
-	if (rival)
+	rival = rival ? rival : foreign(n, r);
+	if (rival) {
+		x->crossed = true;
 		link_node_claim(rival, CLAIM_TORN, NULL);
+	}
 	if (rival || (r->root == ROOT_EARLY && r->early != root)) {
 		tear(r);
 		return;
@@ -359,6 +377,7 @@ static void claim_by_older(struct linker *l, struct request *r, struct node *n, 
 	}
 	if (!owned->request || owned->request->conn != r->conn) {
 		x->workers = x->workers || owned->claim != CLAIM_TORN;
+		x->crossed = true;
 		link_node_claim(n, CLAIM_TORN, NULL);
 		tear(r);
 		return;

@@ -13,7 +13,7 @@
  *    answer before it on that connection over) is the root: it did not exist before, and it led to
  *    the answer. If another request has a claim on the way, neither is certain: torn.
  * 2. The connection's own task. If the context of the answer is older than the request, it serves
- *    the connection for longer (aiohttp.web: one task each). What happens in it, and copies made
+ *    the connection for longer (Sanic: one task each). What happens in it, and copies made
  *    of it, between those two moments are the request's. A context that answers on two live
  *    connections is a worker: from then on the rule is off for the process. It is a weaker claim:
  *    it counts once no other request that was pending then is left, and each of them has found a
@@ -38,10 +38,12 @@
  *    names two connections and a request that two contexts claim.
  *
  * A call waits until its lineage is decided: while a request is pending whose head was complete
- * before the call. Behind the end of its own request also: the task that made it may be about to
- * answer the next one. Copies made between the head of a pipelined request and the end of the one
- * before it can't be told apart, unless the second's root turns out to be younger: they count for
- * the first until its end, then for none.
+ * before the call, or before the context of the call was made: the other one may turn out to be
+ * what made it. (That is rare, and a request may be pending for long: the wait is LINK_WAIT_NS,
+ * until an answer has shown that here requests answer for others.) Behind the end of its own
+ * request also: the task that made it may be about to answer the next one. Copies made between the
+ * head of a pipelined request and the end of the one before it can't be told apart, unless the
+ * second's root turns out to be younger: they count for the first until its end, then for none.
  */
 #ifndef TRACE_LINK_CONTEXT_H
 #define TRACE_LINK_CONTEXT_H
@@ -134,6 +136,7 @@ struct contexts {
 	bool early_proven; /* rule 3 was confirmed */
 	bool early_wrong;  /* rule 3 was not */
 	bool workers;      /* one task answers on several connections */
+	bool crossed;      /* one request's work has answered another */
 	bool weak_ever;    /* rule 2 has claimed something */
 };
 

@@ -145,6 +145,12 @@ static enum verdict judge_claim(const struct call *c, const struct node *n, enum
 		*why = DROP_PARENT_UNPROVEN;
 		if (!x->early_proven || x->early_wrong)
 			return VERDICT_NO;
+	} else if (pending_since(x, c->origin->seq)) {
+		/* One of those may have made it, and will answer from there too. */
+		if (x->crossed)
+			return wait_or(patience, why);
+		if (patience == PATIENT)
+			return VERDICT_WAIT;
 	}
 	if (!r->end_seq || c->seq < r->end_seq)
 		return VERDICT_YES;

@@ -275,7 +275,8 @@ static void enter_function(struct task *t)
 	if (roll(6) == 0)
 		t->within = !t->within;
 	if (t->within)
-		w.site.spans[w.site.span_count++] = (struct runtime_span){ t->context * 16, 1, 0 };
+		w.site.spans[w.site.span_count++] =
+			(struct runtime_span){ .frame = t->context * 16, .args = 1 };
 }
 
 static void step_task(struct task *t)
