@@ -32,6 +32,7 @@
 #define LINK_PROMPT_NS 5000000ull    /* "at once": the time a request may be silent before a call */
 #define LINK_SETUP_NS 1000000000ull  /* a process may set up this long behind its first call */
 #define LINK_LOOK_NS 10000000ull     /* how often calls that wait for time alone are looked at */
+#define LINK_PAUSE_NS 100000000ull   /* a task with work left does not pause so long */
 #define LINK_DOUBT_NS 10000000000ull /* a request that was lost from sight may take this long */
 #define LINK_GRACE_NS \
 	50000000ull /* a child thread that was joined is gone this soon after its request */

@@ -89,6 +89,8 @@ void link_claim_begin(struct linker *l, struct request *r, const struct exchange
 	r->conn->refs++;
 	if (is_new) {
 		r->conn->fresh = (info->flags & CONN_FRESH) && info->ts_ns > x->began_ns;
+		r->first =
+			r->conn->fresh && !r->conn->last_end_seq && list_empty(&r->conn->requests);
 		link_peer_open(l, r->conn, info);
 	}
 	list_push(&r->conn->requests, &r->by_conn);
@@ -114,6 +116,7 @@ void link_request_head(struct linker *l, struct request *r, uint64_t context)
 	if (!r->conn->first_seq)
 		r->conn->first_seq = r->head_seq;
 	x->last_object = 0;
+	r->rested = r->conn->last_end_ns && r->began_ns > r->conn->last_end_ns + LINK_PAUSE_NS;
 	list_each_safe(it, tmp, &r->conn->requests) {
 		struct request *before = list_entry(it, struct request, by_conn);
 
@@ -168,6 +171,7 @@ void link_claim_end(struct linker *l, struct request *r)
 		return;
 	r->end_seq = ++l->seq;
 	r->conn->last_end_seq = r->end_seq;
+	r->conn->last_end_ns = r->ended_ns;
 	list_remove(&r->by_conn);
 	if (r->root == ROOT_OPEN) {
 		r->quit_seq = r->end_seq;
@@ -220,6 +224,23 @@ void link_claim_copied(struct contexts *x, struct node *from, struct node *to)
 		link_node_claim(to, CLAIM_WEAK, current);
 	}
 	link_request_put(r);
+}
+
+void link_claim_called(struct contexts *x, const struct call *c)
+{
+	const struct node *n = c->origin;
+	const struct request *next;
+	uint64_t made = c->seq;
+	int i;
+
+	for (i = 0; n && n->claim == CLAIM_NONE && !n->task_of && i < CHAIN_MAX; n = n->parent, i++)
+		made = n->seq;
+	if (!n || !n->task_of || n->claim != CLAIM_NONE || n->task_of->closed ||
+	    !n->task_of->last_end_seq)
+		return;
+	next = first_of(n->task_of);
+	if (made > n->task_of->last_end_seq && (!next || !next->head_seq || made < next->head_seq))
+		x->tails = true;
 }
 
 /* --- rules 1 and 2 --- */
@@ -353,6 +374,7 @@ static void claim_task(struct linker *l, struct request *r, struct node *n, uint
 	r->conn->has_task = true;
 	r->task = link_node_get(n);
 	x->weak_ever = true;
+	x->rests = x->rests || r->rested;
 	list_each_safe(it, tmp, &n->children) {
 		struct node *child = list_entry(it, struct node, siblings);
 
@@ -408,6 +430,7 @@ void link_request_root(struct linker *l, struct request *r, uint64_t context, ui
 	    r->answer_seen)
 		return;
 	r->answer_seen = true;
+	r->answer_seq = ++l->seq;
 	n = context && r->head_seq ? link_node_of(l, x, context) : NULL;
 	if (!n) {
 		x->answers_bare = x->answers_bare || !context;

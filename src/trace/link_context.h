@@ -17,7 +17,10 @@
  *    of it, between those two moments are the request's. A context that answers on two live
  *    connections is a worker: from then on the rule is off for the process. It is a weaker claim:
  *    it counts once no other request that was pending then is left, and each of them has found a
- *    root elsewhere.
+ *    root elsewhere. The task may still work for the request before, behind its answer, when the
+ *    next head comes. So what comes before the next answer counts only for the first request of a
+ *    connection, or while tasks are known to rest between requests: one has let LINK_PAUSE_NS pass,
+ *    and none has made a call there.
  * 3. The reader. Where bytes are read in a context of the connection's own (asyncio), the first
  *    copy of it after the head was complete is the request's. The answer confirms that; where it
  *    disagrees, the request is torn and the rule is off for the process. A request without an
@@ -100,7 +103,8 @@ struct link_conn {
 	bool has_task;         /* rule 2 has found its task */
 	uint64_t first_seq;    /* the first head on it was complete; 0: not yet */
 	uint64_t last_end_seq; /* its last answer was complete */
-	struct list requests;  /* open, oldest first */
+	uint64_t last_end_ns;
+	struct list requests; /* open, oldest first */
 	/* rule 7 */
 	struct runtime_client peer;
 	uint8_t local[16];
@@ -137,6 +141,8 @@ struct contexts {
 	bool early_wrong;  /* rule 3 was not */
 	bool workers;      /* one task answers on several connections */
 	bool crossed;      /* one request's work has answered another */
+	bool rests;        /* a connection's own task was without work behind an answer */
+	bool tails;        /* one had work there */
 	bool weak_ever;    /* rule 2 has claimed something */
 };
 
@@ -169,6 +175,8 @@ void link_claim_end(struct linker *l, struct request *r);
 void link_claim_give_up(struct request *r, enum root root);
 /* A copy was made of `from`. */
 void link_claim_copied(struct contexts *x, struct node *from, struct node *to);
+/* A call begins: does it show that a connection's own task works between requests? */
+void link_claim_called(struct contexts *x, const struct call *c);
 /* The request that is answered in the connection's own task `n` and open; NULL: none. */
 struct request *link_task_request(const struct node *n);
 

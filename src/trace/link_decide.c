@@ -28,6 +28,7 @@ void link_call_origin(struct linker *l, struct call *c, const struct link_origin
 	link_call_get(c->within);
 	if (c->within)
 		c->within->open_within++;
+	link_claim_called(x, c);
 	r = c->origin ? link_task_request(c->origin) : NULL;
 	own = r && r->root == ROOT_KNOWN ? link_node_new(l, x, 0, c->origin) : NULL;
 	if (own) {
@@ -124,6 +125,14 @@ static enum verdict judge_births(const struct call *c, const struct node *claime
 	return VERDICT_YES;
 }
 
+/* Had the connection's own task nothing else to do when `n` began? (Rule 2.) */
+static bool task_was_free(const struct contexts *x, const struct node *n)
+{
+	const struct request *r = n->request;
+
+	return r->first || (r->answer_seq && n->seq > r->answer_seq) || (x->rests && !x->tails);
+}
+
 /* Is the claim on `n` one on the call? */
 static enum verdict judge_claim(const struct call *c, const struct node *n, enum patience patience,
 				enum drop_reason *why)
@@ -135,7 +144,7 @@ static enum verdict judge_claim(const struct call *c, const struct node *n, enum
 		return link_judge_thread(c->process, r, patience, why);
 	if (n->claim == CLAIM_WEAK) {
 		*why = DROP_PARENT_CONTEXT_AMBIGUOUS;
-		if (x->workers)
+		if (x->workers || !task_was_free(x, n))
 			return VERDICT_NO;
 		if (pending_since(x, n->seq))
 			return wait_or(patience, why);

@@ -72,6 +72,9 @@ struct request {
 	struct list pending;    /* of contexts.pending: head read, root open */
 	enum root root;
 	bool pipelined;      /* its head was read behind a request that was still open */
+	bool first;          /* no request was on its connection before */
+	bool rested;         /* its connection was idle for LINK_PAUSE_NS before */
+	uint64_t answer_seq; /* the first bytes of its answer were written; 0: not yet */
 	bool answer_seen;    /* whether its answer shows a root was looked at */
 	uint64_t head_seq;   /* its head was complete; 0: not yet */
 	uint64_t end_seq;    /* its answer was */

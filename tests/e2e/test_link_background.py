@@ -7,6 +7,7 @@ import time
 
 import load
 import pytest
+import services
 from seen import links
 
 EACH = 60
@@ -71,3 +72,42 @@ def test_threads_that_are_not_the_requests(tracing, stack, app_env, worker):
     right, none = never_wrong(spans, {app.pid, *app.children()})
     assert sum(s.truth.startswith(("truthjoined", *(f"truth{n}" for n in range(10)))) for s in right) == EACH * 3
     assert not any(s.truth.startswith("truthjoined") for s in none)
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def crossed(request, stack, app_env):
+    ports = services.free_port(), services.free_port()
+    app = stack.start("crossed_work", [services.PYTHON, "crossed_work.py", *ports], env={**app_env, "LOOP": request.param},
+                      cwd=services.APPS)
+    app.wait_ready(lambda: all(map(services.port_open, ports)))
+    app.port, app.other_port = ports
+    return app
+
+
+@pytest.mark.parametrize("kind", ["wait", "stream"])
+def test_answers_for_others(tracing, crossed, kind):
+    """The work for one request begins the answer of another, which is not its own for that."""
+    never_wrong(trace(tracing, crossed, paths(f"truth-{kind}", "truth-post", "truth-post"), 6), [crossed.pid])
+
+
+def test_one_task_a_connection(tracing, crossed):
+    """Its work behind an answer comes when the next request is there: only the first of a connection is sure."""
+    crossed.port = crossed.other_port
+    right, none = never_wrong(trace(tracing, crossed, paths("truth", "truth-tail"), 4), [crossed.pid])
+    assert not any(s.truth.startswith("truthtail") for s in right)
+
+
+def test_one_task_that_rests(tracing, crossed):
+    """Where nothing is left behind the answers all is sure, once a pause has shown that."""
+    crossed.port = crossed.other_port
+    t = tracing("http/protobuf")
+    t.start(pids=[crossed.pid])
+    load.run([f"/truth/{n}" for n in range(4)], 1, port=crossed.port)
+    connection = load.Connection(crossed.port)
+    for n in range(4, 24):
+        connection.request(f"/truth/{n}")
+        if n == 5:
+            time.sleep(BEHIND)
+    connection.close()
+    right, none = never_wrong(t.finish(), [crossed.pid])
+    assert {s.truth for s in right} >= {"0", "4", *map(str, range(6, 24))}

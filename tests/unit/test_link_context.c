@@ -9,10 +9,19 @@
 
 #include "check.h"
 #include "protocols/protocols.h"
+#include "trace/link.h"
 #include "trace/resource.h"
 #include "trace/tracer.h"
 
-enum { CONNS = 12, TASKS = 24, STEPS = 6000, SPANS_MAX = 60000, ADDRESSES = 400, PID = 10 };
+enum {
+	CONNS = 12,
+	TASKS = 24,
+	STEPS = 6000,
+	SPANS_MAX = 60000,
+	ADDRESSES = 400,
+	PID = 10,
+	ANSWERS_A_PAUSE = 20
+};
 
 enum style {
 	STYLE_ASYNCIO, /* read in a context of the connection's own; writes leave at once */
@@ -250,6 +259,8 @@ static void answer(struct task *t)
 	t->answers = false;
 	if (w.style == STYLE_OWN_TASK)
 		t->live = false;
+	if (!c->open[0] && roll(ANSWERS_A_PAUSE) == 0)
+		w.now += 2 * LINK_PAUSE_NS;
 }
 
 static void call(struct task *t)
