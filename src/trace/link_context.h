@@ -36,9 +36,9 @@
  * has one connection, which has one request at a time; so what names it and was made since the head
  *    of the only request in flight there was complete, and before its end, is that request's, up to
  *    the furthest such ancestor. Nothing is given where requests were pipelined, where two open
- *    connections have the same peer, and to what comes from a context younger than the connection's
- *    first request, which may have served an earlier one: such a context is torn, as are one that
- *    names two connections and a request that two contexts claim.
+ *    connections have the same peer, and to what comes from a context that may have served an
+ *    earlier request of the connection: such a context is torn, as are one that names two
+ *    connections and a request that two contexts claim.
  *
  * A call waits until its lineage is decided: while a request is pending whose head was complete
  * before the call, or before the context of the call was made: the other one may turn out to be
@@ -91,6 +91,9 @@ struct node {
 	/* rule 2 */
 	struct link_conn *task_of; /* counted reference */
 	struct call *within;       /* the custom span it was made in; counted reference */
+	/* rule 7 */
+	uint64_t hands_to; /* the last client that a copy of it served; 0: none */
+	bool hands_out;    /* there were different ones */
 };
 
 /* A connection that is served. Counted: the table, requests, nodes. */

@@ -97,6 +97,24 @@ static void contradict(struct node *n)
 	link_node_claim(n, CLAIM_TORN, NULL);
 }
 
+/*
+ * Is `from` no context of an earlier request of the connection? It isn't if it is older than the
+ * first one. Of a connection that is older than what we know only the first one seen is known; then
+ * it has to have led to work for different clients, which no request's context does.
+ */
+static bool hands_out(const struct link_conn *k, struct node *from)
+{
+	uint64_t key = peer_key(k->pid, &k->peer);
+
+	if (!from)
+		return k->fresh;
+	if (from->seq >= k->first_seq)
+		return false;
+	from->hands_out = from->hands_out || (from->hands_to && from->hands_to != key);
+	from->hands_to = key;
+	return k->fresh || from->hands_out;
+}
+
 /* The furthest ancestor of `n` that was made in the time in which all that serves the connection
  * works for `r`; NULL: there is none, or it comes from something that may have served it before. */
 static struct node *root_of(const struct link_conn *k, const struct request *r, struct node *n)
@@ -110,7 +128,7 @@ static struct node *root_of(const struct link_conn *k, const struct request *r, 
 		root = n;
 	if (!root || (until && root->seq > until))
 		return NULL;
-	return !n || n->seq < k->first_seq ? root : NULL;
+	return hands_out(k, n) ? root : NULL;
 }
 
 /* Gives the lineage of `n` to `r`; false when it has nothing to do with it. */
