@@ -160,17 +160,18 @@ static bool joins(const struct connection *c, const struct redis_state *st)
 	if (b->multi_open && b->all.count > 1)
 		return true;
 	/* A blocking thread that goes on sending has not looked at answers: one pipeline, sent in
-	 * pieces. */
-	return ev && !(ev->flags & IO_NONBLOCK) && !ex->nonblocking && ev->tid == ex->tid &&
-	       !ex->response_ns && ex->scratch[EX_DUE] > st->answered;
+	 * pieces. (Sends don't always tell that they do not block; what else runs in the thread
+	 * then has another context.) */
+	return ev && ev->context == b->context && !(ev->flags & IO_NONBLOCK) && !ex->nonblocking &&
+	       ev->tid == ex->tid && !ex->response_ns && ex->scratch[EX_DUE] > st->answered;
 }
 
-static void open_batch(struct redis_batch *b, struct exchange *ex)
+static void open_batch(struct redis_batch *b, struct exchange *ex, uint64_t context)
 {
 	struct buf text = b->text;
 
 	buf_reset(&text);
-	*b = (struct redis_batch){ .ex = ex, .text = text };
+	*b = (struct redis_batch){ .ex = ex, .context = context, .text = text };
 }
 
 bool redis_batch_begin(struct connection *c)
@@ -194,7 +195,7 @@ bool redis_batch_begin(struct connection *c)
 		if (!ex)
 			return false;
 		exchange_head_read(ex);
-		open_batch(&st->batch, ex);
+		open_batch(&st->batch, ex, c->event->context);
 	}
 	st->due++;
 	st->batch.ex->scratch[EX_DUE] = st->due;

@@ -42,6 +42,7 @@ struct redis_names {
 struct redis_batch {
 	struct exchange *ex; /* NULL: none is open */
 	uint64_t last_chunk; /* of the request stream: where its last whole command ended */
+	uint64_t context;    /* of the runtime, in which it began; 0: none */
 	struct redis_names all, inside; /* inside: between MULTI and EXEC */
 	bool multi_first, multi_open,
 		multi_only; /* begins with MULTI; EXEC not seen; nothing behind EXEC */
