@@ -2,6 +2,7 @@
 #ifndef SPANLOOM_CONTEXT_BPF_H
 #define SPANLOOM_CONTEXT_BPF_H
 
+#include "python_frames.bpf.h"
 #include "python_served.bpf.h"
 
 static __always_inline void emit_context(u8 what, u64 context, u64 object, u64 pid_tid)
@@ -27,6 +28,32 @@ static __always_inline void emit_context(u8 what, u64 context, u64 object, u64 p
 }
 
 /*
+ * WALK_CALLER where somebody of the application may have wanted what is handed on: the running
+ * function is its own, or one that makes tasks for whoever calls it. Nothing else is looked at, for
+ * contexts are copied for each callback, too.
+ */
+static __noinline u32 context_maker_walk(const struct python_layout *l, u32 pid, u64 state)
+{
+	u64 frame = python_first_frame(l, state);
+	const struct code_class *class_;
+	u32 kind;
+
+	if (!frame)
+		return 0;
+	class_ = python_class(pid, user_word(frame + l->frame_code) & ~(u64)l->reference_tags);
+	kind = class_ ? class_->kind : 0;
+	if (kind == CODE_APPLICATION || kind == CODE_SPAN)
+		return WALK_CALLER;
+	if (kind != CODE_TASK)
+		return 0;
+	frame = user_word(frame + l->frame_previous);
+	if (!frame)
+		return 0;
+	class_ = python_class(pid, user_word(frame + l->frame_code) & ~(u64)l->reference_tags);
+	return class_ && class_->kind == CODE_SERVE ? 0 : WALK_CALLER;
+}
+
+/*
  * `object` gets what the running thread works for. A thread without a context may run an executor's
  * item; the main thread never does.
  */
@@ -39,8 +66,10 @@ static __always_inline void context_handed_on(u8 what, u64 object)
 
 	if (!l || python_look(l, &now))
 		return;
-	walk = (l->walk_events ? WALK_ALL : 0) |
+	walk = (l->walks & PYTHON_WALK_EVENTS ? WALK_ALL : 0) |
 	       (!now.context && pid != (u32)pid_tid ? WALK_WORK : 0);
+	if (l->walks & PYTHON_WALK_MAKERS && now.state)
+		walk |= context_maker_walk(l, pid, now.state);
 	if (l->key_client)
 		walk |= served_walk(pid, now.context);
 	if (walk && now.state && python_site(pid, now.state, 0, walk))

@@ -23,8 +23,11 @@ static __always_inline bool site_code(struct site_record *r, const struct site_w
 	u32 n, kind;
 
 	if (!class_) {
+		if (!code)
+			return false;
+		r->flags |= SITE_INSIDE;
 		n = r->unknown_count;
-		if (code && n < SITE_UNKNOWN_MAX) {
+		if (n < SITE_UNKNOWN_MAX) {
 			r->unknown[n & (SITE_UNKNOWN_MAX - 1)] = code;
 			r->unknown_count = n + 1;
 		}
@@ -39,15 +42,23 @@ static __always_inline bool site_code(struct site_record *r, const struct site_w
 			r->spans[n & (SITE_SPANS_MAX - 1)].rule = class_->arg;
 			r->span_count = n + 1;
 		}
-		if (!r->caller)
+		if (!r->caller && !(r->flags & SITE_LOOPED))
 			r->caller = code;
 		return !(w->walk & (WALK_WORK | WALK_ALL | WALK_SCOPE));
 	}
 	if (kind == CODE_ANSWER_LOCAL && (w->walk & WALK_SCOPE) && !r->scope) {
 		r->scope = r->scratch[SCRATCH_ADDRESS]; /* of the frame; the number of its local: */
 		r->client_len = class_->arg;
-		return !(w->walk & (WALK_WORK | WALK_ALL));
+		return !(w->walk & (WALK_WORK | WALK_ALL)) &&
+		       (r->caller || !(w->walk & WALK_CALLER));
 	}
+	if (kind == CODE_LOOP) {
+		if (class_->arg || (r->flags & SITE_INSIDE))
+			r->flags |= SITE_LOOPED;
+		return (r->flags & SITE_LOOPED) && !(w->walk & (WALK_WORK | WALK_ALL | WALK_SCOPE));
+	}
+	if (kind != CODE_TASK || class_->arg)
+		r->flags |= SITE_INSIDE;
 	if (kind == CODE_WORK)
 		r->work = r->scratch[SCRATCH_ADDRESS]; /* whose first local it is */
 	if (kind == CODE_WORK || kind == CODE_POOL)
@@ -174,6 +185,10 @@ __noinline int python_site(u32 pid, u64 state, u64 conn_id, u32 walk)
 		r->flags |= SITE_CUT;
 		count_drop(DROP_PYTHON_STACK_CUT);
 	}
+	r->flags &= ~(SITE_INSIDE | SITE_LOOPED);
+	if ((walk & (WALK_CALLER | WALK_ALL)) && !r->caller && !r->unknown_count &&
+	    !(r->flags & SITE_CUT))
+		r->flags |= SITE_NOBODY;
 	/* That no custom span is on the stack tells that those of before have ended. */
 	if (!(r->flags || r->work || r->unknown_count || r->client_len || (walk & WALK_ALL) ||
 	      ((walk & WALK_CALLER) && r->caller))) {

@@ -15,7 +15,7 @@ static __always_inline void runtime_tell(const struct conn_state *c, const struc
 					 const struct python_now *now, u32 pid, u64 conn_id,
 					 bool begins)
 {
-	u32 walk = l->walk_events ? WALK_ALL : 0;
+	u32 walk = l->walks & PYTHON_WALK_EVENTS ? WALK_ALL : 0;
 
 	if (begins && (c->flags & CONN_PASSIVE))
 		python_route(pid, now->state, conn_id);

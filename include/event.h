@@ -118,15 +118,18 @@ RECORD_SIZE_IS(task_record, 40);
  * A runtime's frames at a moment. A site or route without a connection stands before the record of
  * the same thread that it tells more of (nothing but the other one of the two is in between); with
  * one it belongs to the next IO_RECORD_LATE of that connection. Left out where nothing was found,
- * but for a site while custom spans are looked for: it tells that none is on the stack.
+ * but for a site while custom spans or callers are looked for: it tells that none is on the stack.
  */
 enum { SITE_SPANS_MAX = 4, SITE_UNKNOWN_MAX = 8, ROOT_PATH_MAX = 96, CLIENT_HOST_MAX = 40 };
 /* Words at the end that mean nothing: the kernel side reads frames there, because memory of the
  * ring, unlike its stack, can be read at any place in all kernels. */
 enum { SITE_SCRATCH = 16 };
 enum {
-	SITE_POOLED = 1, /* the thread belongs to a pool */
-	SITE_CUT = 2,    /* the stack was longer than FRAMES_MAX or could not be read to its end */
+	SITE_POOLED = 1,  /* the thread belongs to a pool */
+	SITE_CUT = 2,     /* the stack was longer than FRAMES_MAX or could not be read to its end */
+	SITE_NOBODY = 4,  /* a caller was looked for, and no frame was the application's */
+	SITE_INSIDE = 8,  /* the kernel side's own note */
+	SITE_LOOPED = 16, /* the same */
 };
 
 /* A custom span's function on the stack. */

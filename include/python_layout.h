@@ -34,6 +34,12 @@ enum python_keys {
 			    at 32; entries of 16 bytes when kind is not 0 (no hash), else of 24 */
 };
 
+/* When frames are walked beyond what links need. */
+enum python_walks {
+	PYTHON_WALK_EVENTS = 1, /* custom spans: every event and copy reports its frames */
+	PYTHON_WALK_MAKERS = 2, /* code.*: what is handed on reports who of the application did */
+};
+
 struct python_layout {
 	/* the thread state of the running thread */
 	u32 tss_key;
@@ -56,7 +62,7 @@ struct python_layout {
 	u16 dict_offset;            /* of the instance dict, PYTHON_VALUES_DICT */
 	u16 dict_keys, dict_values; /* ma_keys, ma_values */
 	u8 keys;                    /* enum python_keys */
-	u8 walk_events;             /* custom spans: every event and copy reports its frames */
+	u8 walks;                   /* of enum python_walks */
 	/* 3.14 on, else 0: ctx_prev of a context. What a threading.Thread runs is in a context of
 	 * its own there, entered from none: it counts as none, as in versions that have no such. */
 	u16 context_previous;
@@ -71,6 +77,12 @@ RECORD_SIZE_IS(python_layout, 96);
 /* What a code object means where it is met in a stack. */
 enum code_kind {
 	CODE_LIBRARY = 1,
+	CODE_TASK,  /* a library's, which makes tasks and the like for its caller; arg 1: a
+		       coroutine, which may itself be what a loop runs */
+	CODE_SERVE, /* a library's, which begins the handling of a request: nobody calls it */
+	CODE_LOOP,  /* a library's, which runs an event loop: it calls whatever is ready, and only
+		       what it makes itself, before it begins, is its caller's; arg 1: not that
+		       either */
 	CODE_APPLICATION,
 	CODE_SPAN,         /* the application's, and a custom span; arg: index of the rule, and bit
 			      16 + i is set where local i is an argument that it never assigns */

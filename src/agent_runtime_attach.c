@@ -162,7 +162,8 @@ static int put_in_place(struct agent_runtime *r, struct followed *f, struct runt
 	if (err)
 		return err;
 	p->runtime->known_codes(p, send_code, &to);
-	layout.walk_events = r->python_spans;
+	layout.walks = (r->python_spans ? PYTHON_WALK_EVENTS : 0) |
+		       (r->options->code ? PYTHON_WALK_MAKERS : 0);
 	err = probe_set_python(r->probe, f->pid, &layout);
 	if (err && err != -ESRCH)
 		say_given_up(r, f, strerror(-err));

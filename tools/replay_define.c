@@ -100,7 +100,7 @@ void script_undefine(struct script *s)
 		free(own.memory);
 	}
 	s->line_count = s->rule_count = s->code_count = s->route_count = 0;
-	s->no_code = s->no_route = false;
+	s->no_code = s->no_route = s->nosplit = s->has_ratio = false;
 }
 
 const struct script_code *script_find(const struct script_code *list, size_t count, uint64_t wanted)
@@ -157,6 +157,8 @@ static bool site_option(struct runtime_site *site, const char *w)
 		site->pooled = true;
 	else if (strcmp(w, "cut") == 0)
 		site->cut = true;
+	else if (strcmp(w, "nobody") == 0)
+		site->nobody = true;
 	else
 		return strcmp(w, "site") == 0;
 	return true;

@@ -47,6 +47,7 @@ struct runtime_site {
 	uint64_t caller; /* the code of the application's innermost frame */
 	bool pooled;     /* the thread belongs to a pool: who made it says nothing */
 	bool cut;        /* the stack was not seen to its end */
+	bool nobody;     /* a caller was looked for: no function of the application's is there */
 	uint32_t span_count;
 	struct runtime_span spans[RUNTIME_SPANS_MAX]; /* innermost first */
 	struct runtime_client client;

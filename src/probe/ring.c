@@ -150,6 +150,7 @@ static void site_record(struct ring_reader *r, const struct site_record *rec)
 			.caller = rec->caller,
 			.pooled = rec->flags & SITE_POOLED,
 			.cut = rec->flags & SITE_CUT,
+			.nobody = rec->flags & SITE_NOBODY,
 			.span_count = rec->span_count,
 			.client = client_from(rec),
 		};

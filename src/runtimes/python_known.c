@@ -15,6 +15,8 @@ enum {
 	PART_BYTES = 128,
 	CODE_NAMES_FROM_CONSTS = 8, /* co_names stands behind co_consts in every version */
 	ARG_BITS = 8,
+	COROUTINE = 1,         /* of CODE_TASK */
+	WHATEVER_IS_READY = 1, /* of CODE_LOOP */
 };
 
 /* What an answer's frame holds that leads to its route. */
@@ -85,6 +87,37 @@ static const struct row rows[] = {
 	{ "granian.server.common", "AbstractServer.serve", CODE_STOP, 0, { 0 } },
 	{ "granian._futures", "_cbsched_aioschedule.<locals>._run", CODE_STOP, 0, { 0 } },
 	{ "aiohttp.web", "run_app", CODE_STOP, 0, { 0 } },
+	/* what makes tasks, threads and items for its caller: the functions that are running when a
+	 * context is copied for it */
+	{ "asyncio.tasks", "create_task", CODE_TASK, 0, { 0 } },
+	{ "asyncio.tasks", "ensure_future", CODE_TASK, 0, { 0 } },
+	{ "asyncio.tasks", "_ensure_future", CODE_TASK, 0, { 0 } },
+	{ "asyncio.tasks", "create_eager_task_factory.<locals>.factory", CODE_TASK, 0, { 0 } },
+	{ "asyncio.base_events", "BaseEventLoop.create_task", CODE_TASK, 0, { 0 } },
+	{ "asyncio.taskgroups", "TaskGroup.create_task", CODE_TASK, 0, { 0 } },
+	{ "asyncio.runners", "Runner._lazy_init", CODE_TASK, 0, { 0 } },
+	{ "concurrent.futures.thread", "ThreadPoolExecutor.submit", CODE_TASK, 0, { 0 } },
+	{ "threading", "Thread.start", CODE_TASK, 0, { 0 } },
+	{ "asyncio.threads", "to_thread", CODE_TASK, COROUTINE, { 0 } },
+	{ "anyio._backends._asyncio", "run_sync_in_worker_thread", CODE_TASK, COROUTINE, { 0 } },
+	{ "anyio._backends._asyncio",
+	  "AsyncIOBackend.run_sync_in_worker_thread",
+	  CODE_TASK,
+	  COROUTINE,
+	  { 0 } },
+	{ "asgiref.sync", "SyncToAsync.__call__", CODE_TASK, COROUTINE, { 0 } },
+	{ "uvicorn.protocols.http.httptools_impl",
+	  "HttpToolsProtocol.on_headers_complete",
+	  CODE_SERVE,
+	  0,
+	  { 0 } },
+	{ "uvicorn.protocols.http.h11_impl", "H11Protocol.handle_events", CODE_SERVE, 0, { 0 } },
+	/* event loops: whoever began one calls nothing that runs in it */
+	{ "asyncio.events", "Handle._run", CODE_LOOP, WHATEVER_IS_READY, { 0 } },
+	{ "asyncio.base_events", "BaseEventLoop.run_until_complete", CODE_LOOP, 0, { 0 } },
+	{ "asyncio.runners", "Runner.run", CODE_LOOP, 0, { 0 } },
+	{ "asyncio.runners", "run", CODE_LOOP, 0, { 0 } },
+	{ "anyio._backends._asyncio", "Runner.run", CODE_LOOP, 0, { 0 } },
 	/* answers: the servers' own frames, innermost */
 	ANSWERS("uvicorn.protocols.http.httptools_impl", "RequestResponseCycle", "send"),
 	ANSWERS("uvicorn.protocols.http.h11_impl", "RequestResponseCycle", "send"),

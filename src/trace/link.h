@@ -51,6 +51,8 @@ struct linker_ops {
 	/* A client or custom span, its parent decided. The receiver owns it. `parent_flags` is NULL
 	 * for a root. */
 	void (*linked)(void *ctx, struct span *s, const uint8_t *parent_flags);
+	/* What link_call_maker() gave for the call of this span isn't so. */
+	void (*not_made)(void *ctx, struct span *s);
 	/* The W3C flags of a trace that begins with one of our own spans. */
 	uint8_t (*root_flags)(void *ctx, const uint8_t *trace_id);
 	void *ctx;
@@ -95,6 +97,9 @@ void link_connected(struct linker *l, const struct conn_info *info);
 struct call *link_call_begin(struct linker *l, const struct link_origin *o);
 /* Whether its span may be kept, as far as that is known. */
 bool link_call_sampled(const struct call *c);
+/* The application's function that had the library make the call in a task of its own: its code
+ * object, as far as that is known by now; 0: not known. For calls on whose stack there is none. */
+uint64_t link_call_maker(struct call *c);
 /* The call is over: its span (taken over; NULL: dropped) goes to ops.linked once the parent is
  * decided. Frees the call. */
 void link_call_end(struct linker *l, struct call *c, struct span *s, const struct link_point *at);

@@ -61,6 +61,12 @@ enum {
 	CHAIN_MAX = 4096, /* ancestors that are looked at */
 };
 
+/* Who made a context, an item or a thread, where it isn't a code object of the application. */
+enum {
+	MAKER_UNKNOWN = 0,
+	MAKER_ABOVE = 1, /* no function of the application's was on the stack: see the parent */
+};
+
 enum claim {
 	CLAIM_NONE,
 	CLAIM_ROOT,   /* rules 1 and 3 */
@@ -94,6 +100,7 @@ struct node {
 	/* rule 7 */
 	uint64_t hands_to; /* the last client that a copy of it served; 0: none */
 	bool hands_out;    /* there were different ones */
+	uint64_t maker;            /* the code that had it made, or MAKER_* */
 };
 
 /* A connection that is served. Counted: the table, requests, nodes. */
@@ -121,6 +128,7 @@ struct item {
 	uint64_t key;
 	uint64_t number;     /* never used again */
 	struct node *origin; /* counted reference; NULL: nobody's that we know */
+	uint64_t maker;      /* who submitted it, as in struct node */
 };
 
 struct contexts {
@@ -165,7 +173,8 @@ struct node *link_node_of(struct linker *l, struct contexts *x, uint64_t address
 struct node *link_node_new(struct linker *l, struct contexts *x, uint64_t address,
 			   struct node *parent);
 void link_node_claim(struct node *n, enum claim claim, struct request *r);
-bool link_item_put(struct linker *l, struct contexts *x, uint64_t key, struct node *origin);
+/* NULL: no memory. Borrowed. */
+struct item *link_item_put(struct linker *l, struct contexts *x, uint64_t key, struct node *origin);
 
 /* link_claim.c */
 struct link_conn *link_conn_get(struct linker *l, uint32_t pid, uint64_t conn_id);
@@ -198,6 +207,14 @@ struct node *link_origin_of(struct linker *l, struct process *p, uint32_t tid, u
 			    const struct runtime_site *site);
 /* The custom span that what comes from `n` was begun in; NULL: none. Borrowed. */
 struct call *link_within_by_lineage(const struct node *n);
+/* The application's function that had something of the request made: its code object; 0: not known.
+ * `first`: who made the thing itself, where it is not `n`, else MAKER_ABOVE. A request's root was
+ * made by the server: nothing is looked for there. */
+uint64_t link_maker(uint64_t first, const struct node *n);
+/* Who submitted the item that a thread runs in `context`, where what it does comes from `origin`;
+ * MAKER_ABOVE: it runs none. */
+uint64_t link_item_maker(const struct contexts *x, uint64_t context,
+			 const struct runtime_site *site, const struct node *origin);
 /* The process ends: its threads end with it, which joins none of them. */
 void link_births_end(struct contexts *x, uint64_t now_ns);
 void link_birth_gone(struct contexts *x, uint32_t tid, uint64_t now_ns);

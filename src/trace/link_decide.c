@@ -20,6 +20,7 @@ void link_call_origin(struct linker *l, struct call *c, const struct link_origin
 	c->pooled = o->site && (o->site->pooled || o->site->cut);
 	if (x->runtime)
 		c->origin = link_origin_of(l, c->process, o->at.tid, o->context, o->site);
+	c->item_maker = link_item_maker(x, o->context, o->site, c->origin);
 	c->within = o->within;
 	if (!c->within && c->origin) {
 		c->within = link_within_by_lineage(c->origin);
@@ -90,6 +91,12 @@ bool link_call_sampled(const struct call *c)
 	if (n && n->request && n->request->known)
 		return n->request->flags & 1;
 	return !c->request || !c->request->known || c->request->flags & 1;
+}
+
+uint64_t link_call_maker(struct call *c)
+{
+	c->maker = c->origin ? link_maker(c->item_maker, c->origin) : 0;
+	return c->maker;
 }
 
 /* --- the decision --- */
@@ -313,6 +320,8 @@ static void hand_on(struct linker *l, struct call *c)
 		if (!c->is_custom)
 			stats_add(l->stats, STATS_LINKED, 1);
 	}
+	if (c->maker_wrong)
+		l->ops.not_made(l->ops.ctx, s);
 	l->ops.linked(l->ops.ctx, s, c->parent.exists ? &c->parent.flags : NULL);
 	link_call_free(c);
 }
@@ -325,6 +334,8 @@ bool link_decide_by_context(struct linker *l, struct call *c, uint64_t now_ns, b
 		if (!decide_parent(l, c, now_ns, link_patience(c, now_ns, last)))
 			return false;
 		c->decided = true;
+		/* By now it may show that the server made it. */
+		c->maker_wrong = c->maker && link_maker(c->item_maker, c->origin) != c->maker;
 		if (c->parent.exists)
 			memcpy(c->trace_id, c->parent.trace_id, sizeof(c->trace_id));
 		list_remove(&c->node);

@@ -114,6 +114,9 @@ struct call {
 	struct node *origin; /* counted reference; NULL: none */
 	struct call *within; /* custom span, counted reference; NULL: none */
 	uint64_t seq;        /* when it began */
+	uint64_t item_maker; /* who submitted the item that it was made in; see link_maker() */
+	uint64_t maker;      /* link_call_maker() gave it; 0: nothing, or not asked */
+	bool maker_wrong;    /* and it wasn't so */
 	bool by_lineage;     /* `within` was on the stack when its context was copied, not now */
 	bool pooled;         /* the frames don't rule out that its thread is a pool's */
 	bool is_custom;      /* a custom span; its own ids: */

@@ -155,16 +155,20 @@ static void set_parent(struct contexts *x, struct node *n, struct node *parent)
 	link_node_put(x, old);
 }
 
-/* The nearest of `n` and its ancestors that decides anything, for nodes that no request that is
- * pending or comes can have as its root. The custom span met on the way goes to *within. */
-static struct node *nearest_meaning(struct node *n, struct call **within)
+/* The nearest ancestor of `n` that decides anything, for nodes that no request that is pending or
+ * comes can have as its root. What those on the way tell goes to `n`. */
+static struct node *nearest_meaning(struct node *n, struct node *parent)
 {
-	while (n && n->claim == CLAIM_NONE && !n->task_of && !n->forgotten && !n->born_tid) {
-		if (n->within && !*within)
-			*within = link_call_get(n->within);
-		n = n->parent;
+	struct node *p = parent;
+
+	while (p && p->claim == CLAIM_NONE && !p->task_of && !p->forgotten && !p->born_tid) {
+		if (p->within && !n->within)
+			n->within = link_call_get(p->within);
+		if (n->maker == MAKER_ABOVE)
+			n->maker = p->maker;
+		p = p->parent;
 	}
-	return n;
+	return p;
 }
 
 /* Shortens the chain above the nodes that may still become roots. */
@@ -177,7 +181,7 @@ static void shorten(struct contexts *x, struct node *n, uint64_t oldest_head)
 		n = n->parent;
 	if (!n || n->seq >= oldest_head || !n->parent)
 		return;
-	top = nearest_meaning(n->parent, &n->within);
+	top = nearest_meaning(n, n->parent);
 	set_parent(x, n, top);
 }
 
@@ -192,8 +196,9 @@ struct node *link_node_new(struct linker *l, struct contexts *x, uint64_t addres
 	n = make(l, x, address);
 	if (n) {
 		n->seq = ++l->seq;
+		n->maker = MAKER_ABOVE;
 		if (list_empty(&x->pending)) {
-			set_parent(x, n, nearest_meaning(parent, &n->within));
+			set_parent(x, n, nearest_meaning(n, parent));
 		} else {
 			const struct request *first =
 				list_entry(x->pending.next, struct request, pending);
@@ -226,7 +231,7 @@ static void item_free(struct contexts *x, struct item *item)
 	free(item);
 }
 
-bool link_item_put(struct linker *l, struct contexts *x, uint64_t key, struct node *origin)
+struct item *link_item_put(struct linker *l, struct contexts *x, uint64_t key, struct node *origin)
 {
 	struct item *item = hash_get(&x->items, key);
 
@@ -240,13 +245,13 @@ bool link_item_put(struct linker *l, struct contexts *x, uint64_t key, struct no
 	if (!item || !hash_put(&x->items, key, item)) {
 		free(item);
 		stats_drop(l->stats, DROP_NO_MEMORY, 1);
-		return false;
+		return NULL;
 	}
 	item->key = key;
 	item->number = ++x->next_number;
 	item->origin = link_node_get(origin);
 	list_push(&x->item_list, &item->node);
-	return true;
+	return item;
 }
 
 /* --- the end --- */

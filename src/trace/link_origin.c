@@ -67,6 +67,47 @@ struct call *link_within_by_lineage(const struct node *n)
 	return NULL;
 }
 
+uint64_t link_maker(uint64_t first, const struct node *n)
+{
+	uint64_t maker = first;
+	int i;
+
+	for (i = 0; maker == MAKER_ABOVE && i < CHAIN_MAX; n = n->parent, i++) {
+		if (!n || n->claim == CLAIM_ROOT || n->claim == CLAIM_TORN || n->task_of)
+			return 0;
+		maker = n->maker;
+		if (n->claim != CLAIM_NONE)
+			break;
+	}
+	return maker == MAKER_ABOVE ? 0 : maker;
+}
+
+uint64_t link_item_maker(const struct contexts *x, uint64_t context,
+			 const struct runtime_site *site, const struct node *origin)
+{
+	const struct item *item =
+		!context && site && site->work && origin ? hash_get(&x->items, site->work) : NULL;
+
+	return item && item->origin == origin ? item->maker : MAKER_ABOVE;
+}
+
+/* What the frames say of who hands something on. */
+static uint64_t maker_of(const struct contexts *x, const struct context_event *ev,
+			 const struct node *from)
+{
+	if (!ev->site)
+		return MAKER_UNKNOWN;
+	return ev->site->nobody ? link_item_maker(x, ev->context, ev->site, from)
+				: ev->site->caller;
+}
+
+/* Where it was on nobody's behalf, what was left out above the node has said so already. */
+static void set_maker(struct node *n, uint64_t maker)
+{
+	if (maker != MAKER_ABOVE)
+		n->maker = maker;
+}
+
 /* The finalizer of splitmix64: one to one, and every bit counts. */
 static uint64_t mix(uint64_t v)
 {
@@ -122,6 +163,7 @@ static void on_copied(struct linker *l, struct process *p, const struct context_
 	n = link_node_new(l, x, ev->object, from);
 	if (!n)
 		return;
+	set_maker(n, maker_of(x, ev, from));
 	if (within) {
 		link_call_get(within);
 		link_call_put(n->within);
@@ -134,9 +176,10 @@ static void on_copied(struct linker *l, struct process *p, const struct context_
 	x->last_from = ev->context;
 }
 
-static void on_born(struct linker *l, struct contexts *x, uint32_t tid, struct node *from,
-		    struct call *within)
+static void on_born(struct linker *l, struct contexts *x, const struct context_event *ev,
+		    struct node *from, struct call *within)
 {
+	uint32_t tid = (uint32_t)ev->object;
 	struct node *n;
 
 	link_node_put(x, hash_remove(&x->births, tid));
@@ -144,6 +187,7 @@ static void on_born(struct linker *l, struct contexts *x, uint32_t tid, struct n
 	if (!n)
 		return;
 	n->born_tid = tid;
+	set_maker(n, maker_of(x, ev, from));
 	if (within && !n->within)
 		n->within = link_call_get(within);
 	if (!hash_put(&x->births, tid, n)) {
@@ -152,14 +196,17 @@ static void on_born(struct linker *l, struct contexts *x, uint32_t tid, struct n
 	}
 }
 
-static void on_submitted(struct linker *l, struct contexts *x, uint64_t key, struct node *from,
-			 struct call *within)
+static void on_submitted(struct linker *l, struct contexts *x, const struct context_event *ev,
+			 struct node *from, struct call *within)
 {
 	struct node *n = from && within ? link_node_new(l, x, 0, from) : link_node_get(from);
+	struct item *item;
 
 	if (n && within && !n->within)
 		n->within = link_call_get(within);
-	link_item_put(l, x, key, n);
+	item = link_item_put(l, x, ev->object, n);
+	if (item)
+		item->maker = maker_of(x, ev, from);
 	link_node_put(x, n);
 }
 
@@ -182,10 +229,10 @@ void link_context(struct linker *l, const struct context_event *ev, struct call 
 		on_copied(l, p, ev, from, within);
 		break;
 	case CONTEXT_EVENT_SUBMITTED:
-		on_submitted(l, x, ev->object, from, within);
+		on_submitted(l, x, ev, from, within);
 		break;
 	case CONTEXT_EVENT_BORN:
-		on_born(l, x, (uint32_t)ev->object, from, within);
+		on_born(l, x, ev, from, within);
 		break;
 	}
 	link_node_put(x, from);

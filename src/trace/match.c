@@ -68,16 +68,24 @@ void tracer_add_code(struct span *s, const struct code_info *code)
 		span_add_int(s, "code.line.number", code->line);
 }
 
+void tracer_remove_code(struct span *s)
+{
+	span_remove_attr(s, "code.function.name");
+	span_remove_attr(s, "code.file.path");
+	span_remove_attr(s, "code.line.number");
+}
+
 /* The process may be gone when the span ends, so it is asked now. */
 static void add_caller(struct exchange *ex, const struct io_event *ev)
 {
 	struct tracer *t = ex->conn->tracer;
 	struct code_info code = { 0 };
+	uint64_t caller;
 
-	if (!ev->site || !ev->site->caller || t->options.no_code || !t->ops.code ||
-	    !link_call_sampled(ex->call))
+	if (!ev->site || t->options.no_code || !t->ops.code || !link_call_sampled(ex->call))
 		return;
-	if (t->ops.code(t->ops.ctx, ev->pid, ev->site->caller, &code))
+	caller = ev->site->nobody ? link_call_maker(ex->call) : ev->site->caller;
+	if (caller && t->ops.code(t->ops.ctx, ev->pid, caller, &code))
 		tracer_add_code(ex->span, &code);
 }
 

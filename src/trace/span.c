@@ -118,6 +118,17 @@ struct slice span_attr_str(const struct span *s, const struct attr *a)
 	return slice_of(s->text.data + a->offset, a->len);
 }
 
+void span_remove_attr(struct span *s, const char *key)
+{
+	const struct attr *a = span_find_attr(s, key);
+	size_t i = a ? (size_t)(a - s->attrs) : 0;
+
+	if (!a)
+		return;
+	s->attr_count--;
+	memmove(&s->attrs[i], &s->attrs[i + 1], (s->attr_count - i) * sizeof(*a));
+}
+
 const struct attr *span_find_attr(const struct span *s, const char *key)
 {
 	uint32_t i;

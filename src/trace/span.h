@@ -73,6 +73,8 @@ struct slice span_name(const struct span *s);
 struct slice span_trace_state(const struct span *s);
 /* The bytes of an ATTR_STRING. */
 struct slice span_attr_str(const struct span *s, const struct attr *a);
+/* Nothing when absent. */
+void span_remove_attr(struct span *s, const char *key);
 /* NULL when absent. */
 const struct attr *span_find_attr(const struct span *s, const char *key);
 

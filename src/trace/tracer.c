@@ -21,6 +21,12 @@ static void on_linked(void *ctx, struct span *s, const uint8_t *parent_flags)
 	tracer_span_end(ctx, s, parent_flags);
 }
 
+static void on_not_made(void *ctx, struct span *s)
+{
+	(void)ctx;
+	tracer_remove_code(s);
+}
+
 static uint8_t root_flags(void *ctx, const uint8_t *trace_id)
 {
 	const struct tracer *t = ctx;
@@ -32,7 +38,12 @@ struct tracer *tracer_new(const struct tracer_options *options, const struct tra
 			  struct stats *stats)
 {
 	struct tracer *t = calloc(1, sizeof(*t));
-	struct linker_ops linker_ops = { .linked = on_linked, .root_flags = root_flags, .ctx = t };
+	struct linker_ops linker_ops = {
+		.linked = on_linked,
+		.not_made = on_not_made,
+		.root_flags = root_flags,
+		.ctx = t,
+	};
 
 	if (!t)
 		return NULL;

@@ -40,6 +40,7 @@ void connection_feed(struct connection *c, const struct io_event *ev);
 void exchange_set_route(struct exchange *ex, const struct runtime_route *route);
 /* code.* of a span. */
 void tracer_add_code(struct span *s, const struct code_info *code);
+void tracer_remove_code(struct span *s);
 /* Gives a span its resource and its own ids; a trace of its own until a parent is found. */
 void tracer_span_begin(struct tracer *t, struct span *s, uint32_t pid);
 /* Samples and hands on a span whose parent is decided. */

@@ -301,7 +301,7 @@ static void check_late(struct watch *w)
 	for (i = 0; i < ROUNDS; i++)
 		check_late_round(w, pid, &at);
 	s = watch_next(w, SEEN_IO, pid, &at);
-	CHECK(s && s->io.dir == IO_SEND && !s->io.context && !s->has_site);
+	CHECK(s && s->io.dir == IO_SEND && !s->io.context && !s->site.caller);
 	CHECK_SAY(w->stats.drops[DROP_LATE_WRITE_LOST] == 2, "%llu late writes lost",
 		  (unsigned long long)w->stats.drops[DROP_LATE_WRITE_LOST]);
 }

@@ -24,7 +24,7 @@ static const struct {
 	const char *program;
 	uint32_t instructions;
 } budgets[] = {
-	{ "process_fork", 34000 },     { "process_exec", 150 },       { "process_exit", 300 },
+	{ "process_fork", 54000 },     { "process_exec", 150 },       { "process_exit", 300 },
 	{ "process_cgroup", 150 },     { "socket_state", 1500 },      { "socket_destroye", 300 },
 	{ "sock_send_lengt", 140000 }, { "sock_recv_lengt", 100000 }, { "exit_read", 68000 },
 	{ "exit_readv", 68000 },       { "exit_preadv2", 68000 },     { "exit_recvfrom", 102000 },
@@ -32,7 +32,7 @@ static const struct {
 	{ "exit_pwritev2", 126000 },   { "exit_sendto", 124000 },     { "exit_sendmsg", 124000 },
 	{ "exit_sendfile64", 72000 },  { "exit_recvmmsg", 140000 },   { "exit_sendmmsg", 145000 },
 	{ "exit_connect", 1600 },      { "route_ipv4", 900 },         { "route_ipv6", 900 },
-	{ "context_copied", 34000 },   { "context_returne", 34000 },  { "item_submitted", 34000 },
+	{ "context_copied", 54000 },   { "context_returne", 54000 },  { "item_submitted", 54000 },
 	{ "late_write", 70000 },       { "native_entered", 900 },     { "native_left", 900 },
 };
 

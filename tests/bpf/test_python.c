@@ -128,7 +128,7 @@ static void check_talk(struct watch *w, const char *scene, const struct python_l
 	CHECK(context_is(t[6], 0) && t[6]->has_site && t[6]->site.pooled &&
 	      t[6]->site.caller == address_of(&fake_application) && t[6]->site.work == 300);
 	/* Nobody's. */
-	CHECK(context_is(t[10], 0) && !t[10]->has_site);
+	CHECK(context_is(t[10], 0) && t[10]->site.nobody && !t[6]->site.nobody);
 	CHECK(context_is(t[12], 0) && !t[14 - 1]->has_site);
 	/* Asked for by the request and by the answer. */
 	s = watch_first(w, SEEN_UNKNOWN, pid);
@@ -260,7 +260,7 @@ static void check_spans(struct watch *w)
 	uint32_t pid;
 	int i;
 
-	l.walk_events = 1;
+	l.walks = PYTHON_WALK_EVENTS;
 	pid = scene_run(w, "custom spans", &l, spans_run);
 	if (!transfers_of(w, pid, t, 4))
 		return;
