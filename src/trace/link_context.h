@@ -100,7 +100,7 @@ struct node {
 	/* rule 7 */
 	uint64_t hands_to; /* the last client that a copy of it served; 0: none */
 	bool hands_out;    /* there were different ones */
-	uint64_t maker;            /* the code that had it made, or MAKER_* */
+	uint64_t maker;    /* the code that had it made, or MAKER_* */
 };
 
 /* A connection that is served. Counted: the table, requests, nodes. */

@@ -330,6 +330,32 @@ async def redis_pipeline(request_id: str):
     return {"id": request_id}
 
 
+@construct(3)
+async def library_tasks(request_id: str):
+    """Tasks whose only coroutines are the libraries'."""
+    await asyncio.gather(*(clients.redis.get(f"truth:{request_id}") for _ in range(2)),
+                         clients.http.get(f"/work/{request_id}"))
+    return {"id": request_id}
+
+
+@construct(3)
+async def library_threads(request_id: str):
+    """The libraries' functions in threads."""
+    key = f"truth:{request_id}"
+    await asyncio.to_thread(clients.blocking.get, key)
+    await anyio.to_thread.run_sync(clients.blocking.get, key)
+    await asyncio.get_running_loop().run_in_executor(clients.pool, clients.blocking.get, key)
+    return {"id": request_id}
+
+
+@construct(1)
+def library_thread(request_id: str):
+    thread = threading.Thread(target=clients.blocking.get, args=(f"truth:{request_id}",))
+    thread.start()
+    thread.join()
+    return {"id": request_id}
+
+
 @construct(1, linked=False)
 async def job_queue(request_id: str):
     """Done by a task that works for all: only the application knows for whom."""
