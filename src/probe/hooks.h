@@ -15,8 +15,9 @@ struct hooks;
 
 /* Is this program attached here, one by one, and not by probe_open()? */
 bool hooks_own(const struct bpf_program *prog);
-/* Whether the kernel with these types has what such a program needs. */
-bool hooks_can_load(const struct bpf_program *prog, const struct btf *kernel);
+/* Before loading: whether the kernel with these types has what such a program needs; prepares it
+ * for what that kernel can do best. */
+bool hooks_prepare(struct bpf_program *prog, const struct btf *kernel);
 
 /* `obj` is loaded and outlives it. NULL when out of memory. */
 struct hooks *hooks_new(const struct bpf_object *obj);

@@ -198,7 +198,7 @@ static int choose_programs(struct probe *p, const struct probe_options *o, char 
 		if (starts_with(section, "tp_btf/"))
 			load = has_tracepoint(btf, section + strlen("tp_btf/"));
 		else if (hooks_own(prog))
-			load = hooks_can_load(prog, btf);
+			load = hooks_prepare(prog, btf);
 		owner = collector_of(name);
 		load = load && (owner == PROBE_COLLECTOR_AUTO || owner == p->collector);
 		bpf_program__set_autoload(prog, load);

@@ -5,6 +5,8 @@
  */
 #include <fcntl.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <time.h>
 
 #include "fake_python.h"
 #include "sockets.h"
@@ -364,6 +366,48 @@ static void check_refusals(struct watch *w)
 	probe_unhook(w->probe, (uint32_t)getpid());
 }
 
+/* --- the end of many ----------------------------------------------------------------------------
+ */
+
+/* 6.12 and later take probes away beside each other. */
+static bool kernel_ends_quickly(void)
+{
+	unsigned int major = 0, minor = 0;
+	struct utsname u;
+
+	return !uname(&u) && sscanf(u.release, "%u.%u", &major, &minor) == 2 &&
+	       (major > 6 || (major == 6 && minor >= 12));
+}
+
+static int wait_run(void *arg)
+{
+	(void)arg;
+	return 0;
+}
+
+/* As many as sixty processes have; the agent has to be able to stop, and to start again. */
+static void check_end(struct watch *w)
+{
+	enum { PROBES = 300, END_SECONDS = 10 };
+	struct child c;
+	time_t begun;
+
+	check_scene = "many probes end";
+	if (!kernel_ends_quickly()) {
+		watch_close(w);
+		return;
+	}
+	c = child_make(wait_run, NULL);
+	for (int i = 0; i < PROBES; i++)
+		CHECK(hook(w, (uint32_t)c.pid, PROBE_HOOK_SUBMIT, (const void *)hook_put, false,
+			   0) == 0);
+	begun = time(NULL);
+	watch_close(w);
+	CHECK(time(NULL) - begun <= END_SECONDS);
+	kill(c.pid, SIGKILL);
+	waitpid(c.pid, NULL, 0);
+}
+
 static void check_collector(enum probe_collector collector)
 {
 	struct watch w;
@@ -375,7 +419,7 @@ static void check_collector(enum probe_collector collector)
 	check_late(&w);
 	check_native(&w);
 	check_refusals(&w);
-	watch_close(&w);
+	check_end(&w);
 }
 
 int main(void)
