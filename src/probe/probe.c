@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -25,7 +26,13 @@
 #include "probe/routes.h"
 #include "spanloom.skel.h"
 
-enum { MISSING_MAX = 8, RUN_BYTES = 16384, TAIL_BYTES = 128, LIBBPF_LOG_BYTES = 1536 };
+enum {
+	MISSING_MAX = 8,
+	RUN_BYTES = 16384,
+	TAIL_BYTES = 128,
+	LIBBPF_LOG_BYTES = 1536,
+	FILES_TO_LOAD = 128, /* descriptors; about 60 are used */
+};
 
 #define ROUTES_NS 50000000ull /* between two looks for attempts without a route */
 
@@ -207,6 +214,15 @@ static int choose_programs(struct probe *p, const struct probe_options *o, char 
 	return err;
 }
 
+/* Out of descriptors libbpf may take what it tries for something that the kernel lacks. */
+static bool too_few_files(int err)
+{
+	struct rlimit limit;
+
+	return err == -EMFILE || (err == -EINVAL && getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
+				  limit.rlim_cur < FILES_TO_LOAD);
+}
+
 static int load_failure(int err, char **ret_error)
 {
 	if (err == -EPERM || err == -EACCES)
@@ -217,7 +233,7 @@ static int load_failure(int err, char **ret_error)
 			    "without lockdown=confidentiality; the "
 			    "kernel said: %s",
 			    strerror(-err), libbpf_said());
-	if (err == -EMFILE)
+	if (too_few_files(err))
 		return fail(ret_error, err,
 			    "loading the BPF programs needs more open files than the limit "
 			    "allows: raise it, as with `ulimit -n 1024` (systemd: LimitNOFILE)");

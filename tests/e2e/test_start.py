@@ -114,8 +114,9 @@ def test_missing_cap_sys_resource(root, stack, gateway):
     assert agent.stop() == 0
 
 
-def test_few_open_files(root, gateway):
-    p = start("--pid", str(gateway.pid), wrap=("bash", "-c", 'ulimit -n 20; exec "$0" "$@"'))
+@pytest.mark.parametrize("limit", [12, 17, 18, 19, 20, 25])
+def test_few_open_files(root, gateway, limit):
+    p = start("--pid", str(gateway.pid), wrap=("bash", "-c", f'ulimit -n {limit}; exec "$0" "$@"'))
     assert p.returncode == 1
     assert len(errors(p)) == 1 and "ulimit -n" in errors(p)[0], p.stderr
 
