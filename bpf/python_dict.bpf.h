@@ -44,17 +44,16 @@ static __noinline int dict_entries_of(const struct python_layout *l, u64 dict,
 
 /*
  * Copies an ASCII str of at most `max` bytes (a constant); its length. -1: it isn't one, or is too
- * long. The characters lie behind the head, which has one word more up to 3.11; whether they are
- * ASCII is a bit of the state, which 3.14 laid out anew.
+ * long. The characters lie behind the head, which has one word more up to 3.11.
  */
 static __always_inline int python_ascii(const struct python_layout *l, u64 str, u8 *to, u64 max)
 {
-	enum { HEAD = 40, HEAD_OLD = 48, ASCII = 1 << 6, ASCII_3_14 = 1 << 20 };
+	enum { HEAD = 40, HEAD_OLD = 48, ASCII = 1 << 6 };
 	u64 data = str + (l->values <= PYTHON_VALUES_BEFORE ? HEAD_OLD : HEAD), head[3] = {};
 	u64 length;
 
 	if (bpf_probe_read_user(head, sizeof(head), (const void *)(str + STR_LENGTH)) ||
-	    !(head[(STR_STATE - STR_LENGTH) / 8] & (l->reference_tags ? ASCII_3_14 : ASCII)))
+	    !(head[(STR_STATE - STR_LENGTH) / 8] & ASCII))
 		return -1;
 	length = head[0];
 	barrier_var(length); /* what is compared is what is used */

@@ -34,7 +34,7 @@ static void str_set(struct fake_str *s, const struct python_layout *l, const cha
 {
 	memset(s, 0, sizeof(*s));
 	s->length = strlen(text);
-	s->state = l->reference_tags ? 1u << 20 : 1 << 6;
+	s->state = 1 << 6;
 	memcpy(s->text + (l->values <= PYTHON_VALUES_BEFORE ? 8 : 0), text, strlen(text));
 }
 
