@@ -106,6 +106,8 @@ static const struct row rows[] = {
 	  COROUTINE,
 	  { 0 } },
 	{ "asgiref.sync", "SyncToAsync.__call__", CODE_TASK, COROUTINE, { 0 } },
+	/* (a library's that calls the loop itself, whose own function is native in uvloop) */
+	{ "aiohttp.client_reqrep", "ClientRequest.send", CODE_TASK, COROUTINE, { 0 } },
 	{ "uvicorn.protocols.http.httptools_impl",
 	  "HttpToolsProtocol.on_headers_complete",
 	  CODE_SERVE,
