@@ -28,12 +28,14 @@ static __always_inline void emit_context(u8 what, u64 context, u64 object, u64 p
 }
 
 /*
- * WALK_CALLER where somebody of the application may have wanted what is handed on: the running
- * function is its own, or one that makes tasks for whoever calls it. Nothing else is looked at, for
- * contexts are copied for each callback, too.
+ * What the layout asks for where somebody of the application may have wanted what is handed on: the
+ * running function is its own, or one that makes tasks for whoever calls it. Nothing else is looked
+ * at, for contexts are copied for each callback and timer, too.
  */
 static __noinline u32 context_maker_walk(const struct python_layout *l, u32 pid, u64 state)
 {
+	u32 walk = (l->walks & PYTHON_WALK_EVENTS ? WALK_ALL : 0) |
+		   (l->walks & PYTHON_WALK_MAKERS ? WALK_CALLER : 0);
 	u64 frame = python_first_frame(l, state);
 	const struct code_class *class_;
 	u32 kind;
@@ -43,14 +45,14 @@ static __noinline u32 context_maker_walk(const struct python_layout *l, u32 pid,
 	class_ = python_class(pid, user_word(frame + l->frame_code) & ~(u64)l->reference_tags);
 	kind = class_ ? class_->kind : 0;
 	if (kind == CODE_APPLICATION || kind == CODE_SPAN)
-		return WALK_CALLER;
+		return walk;
 	if (kind != CODE_TASK)
 		return 0;
 	frame = user_word(frame + l->frame_previous);
 	if (!frame)
 		return 0;
 	class_ = python_class(pid, user_word(frame + l->frame_code) & ~(u64)l->reference_tags);
-	return class_ && class_->kind == CODE_SERVE ? 0 : WALK_CALLER;
+	return class_ && class_->kind == CODE_SERVE ? 0 : walk;
 }
 
 /*
@@ -66,9 +68,9 @@ static __always_inline void context_handed_on(u8 what, u64 object)
 
 	if (!l || python_look(l, &now))
 		return;
-	walk = (l->walks & PYTHON_WALK_EVENTS ? WALK_ALL : 0) |
+	walk = (l->walks & PYTHON_WALK_EVENTS && what != CONTEXT_COPIED ? WALK_ALL : 0) |
 	       (!now.context && pid != (u32)pid_tid ? WALK_WORK : 0);
-	if (l->walks & PYTHON_WALK_MAKERS && now.state)
+	if (l->walks && now.state)
 		walk |= context_maker_walk(l, pid, now.state);
 	if (l->key_client)
 		walk |= served_walk(pid, now.context);

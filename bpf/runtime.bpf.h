@@ -8,8 +8,8 @@
 #include "python_served.bpf.h"
 
 /*
- * The frames behind bytes that are written: of a request, where it begins, its caller; of an answer
- * its route; of everything, where spans are configured, the spans.
+ * The frames behind bytes that are written, where a request or an answer begins: of a request its
+ * caller, of an answer its route; of both, where spans are configured, the spans.
  */
 static __always_inline void runtime_tell(const struct conn_state *c, const struct python_layout *l,
 					 const struct python_now *now, u32 pid, u64 conn_id,
@@ -17,9 +17,11 @@ static __always_inline void runtime_tell(const struct conn_state *c, const struc
 {
 	u32 walk = l->walks & PYTHON_WALK_EVENTS ? WALK_ALL : 0;
 
-	if (begins && (c->flags & CONN_PASSIVE))
+	if (!begins)
+		return;
+	if (c->flags & CONN_PASSIVE)
 		python_route(pid, now->state, conn_id);
-	else if (begins)
+	else
 		walk |= WALK_CALLER | (l->key_client ? served_walk(pid, now->context) : 0);
 	if (walk && python_site(pid, now->state, conn_id, walk | (now->context ? 0 : WALK_WORK)))
 		served_told(pid, now->context);

@@ -36,7 +36,8 @@ enum python_keys {
 
 /* When frames are walked beyond what links need. */
 enum python_walks {
-	PYTHON_WALK_EVENTS = 1, /* custom spans: every event and copy reports its frames */
+	PYTHON_WALK_EVENTS =
+		1, /* custom spans: what begins and who makes tasks reports its frames */
 	PYTHON_WALK_MAKERS = 2, /* code.*: what is handed on reports who of the application did */
 };
 
