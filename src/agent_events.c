@@ -34,8 +34,11 @@ static void on_span(void *ctx, struct span *s)
 static struct resource *on_resource(void *ctx, uint32_t pid)
 {
 	struct agent *a = ctx;
+	struct resource *r = resource_detect(&a->resources, pid, NULL);
 
-	return resource_detect(&a->resources, pid, NULL);
+	if (r)
+		agent_runtime_describe(a->runtime, pid, r);
+	return r;
 }
 
 static void on_ignore(void *ctx, uint64_t conn_id)

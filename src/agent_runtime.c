@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "discover/process.h"
 #include "python_layout.h"
+#include "trace/resource.h"
 
 #define SECOND_NS 1000000000ull
 #define TURN_NS 4000000ull             /* looking at processes in one turn of the loop */
@@ -394,6 +395,19 @@ static struct followed *running(const struct agent_runtime *r, uint32_t pid)
 	struct followed *f = hash_get(&r->followed, pid);
 
 	return f && f->process ? f : NULL;
+}
+
+void agent_runtime_describe(const struct agent_runtime *r, uint32_t pid, struct resource *resource)
+{
+	static const char key[] = "process.runtime.version";
+	const char *told = resource_find(resource, key);
+	const struct followed *f = running(r, pid);
+	size_t n = told ? strlen(told) : 0;
+
+	if (!f ||
+	    (n && (strncmp(f->process->version, told, n) != 0 || f->process->version[n] != '.')))
+		return;
+	resource_set(resource, key, f->process->version);
 }
 
 void agent_runtime_code_unknown(struct agent_runtime *r, uint32_t pid, uint64_t code)

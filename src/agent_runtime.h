@@ -17,6 +17,7 @@
 #include "trace/tracer.h"
 
 struct agent_runtime;
+struct resource;
 
 /* All borrowed, as is `proc_fd`, a handle of /proc. NULL when out of memory. */
 struct agent_runtime *agent_runtime_new(const struct options *options, struct probe *probe,
@@ -53,6 +54,9 @@ void agent_runtime_report(const struct agent_runtime *r, const char *title);
 /* Names the custom spans of Python whose function was found in no process: for the end. */
 void agent_runtime_report_spans(const struct agent_runtime *r);
 
+/* Makes process.runtime.version in `resource` exact, where the runtime is known and what the
+ * resource says by now is the beginning of its version or nothing. */
+void agent_runtime_describe(const struct agent_runtime *r, uint32_t pid, struct resource *resource);
 /* As in struct probe_sink and struct tracer_ops. */
 void agent_runtime_code_unknown(struct agent_runtime *r, uint32_t pid, uint64_t code);
 bool agent_runtime_code(struct agent_runtime *r, uint32_t pid, uint64_t code,

@@ -58,6 +58,8 @@ def run(tracing, stack, env, python, loop, http="httptools", each=20):
     truth_load.run(app.port, truth_load.plan(table, each * len(table)), 8)
     time.sleep(truth.BEHIND_SECONDS)
     spans = [s for s in t.finish() if s.pid == app.pid and s.truth and truth.construct_of(s.truth) in table]
+    version = ".".join(str(n) for n in venvs.version_of(python.python))
+    assert {s.resource["process.runtime.version"] for s in spans} == {version}
     lines, seen, unknown = functions(), {}, []
     for span in clients(spans):
         if "code.function.name" in span.attrs:
