@@ -59,7 +59,7 @@ static int function_read(const struct python *p, const char *name, uint64_t addr
 	err = python_locate(p->base.pid, address, &f->path, &f->offset);
 	if (err)
 		return err;
-	fd = open(f->path, O_RDONLY | O_CLOEXEC);
+	fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (fd < 0)
 		return -errno;
 	got = pread(fd, f->code, f->size ? f->size : sizeof(f->code), (off_t)f->offset);

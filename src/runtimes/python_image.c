@@ -16,7 +16,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PATH_BYTES = 4096 + 64 };
+enum {
+	PATH_BYTES = 4096 + 64,
+	SECTION_BYTES_MAX = 64 << 20, /* symbols, relocations, their names */
+};
 
 /* Never 0, whatever errno is: callers use their outputs on 0. */
 static int last_error(void)
@@ -39,6 +42,7 @@ static void elf_close(struct elf *e)
 		close(e->fd);
 }
 
+/* Read and not mapped: whoever runs the file may cut it short meanwhile, and that would end us. */
 static int elf_open(const char *path, struct elf *ret)
 {
 	struct elf e = { open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK), NULL };
@@ -47,12 +51,22 @@ static int elf_open(const char *path, struct elf *ret)
 	if (e.fd < 0)
 		return last_error();
 	if (fstat(e.fd, &st) || !S_ISREG(st.st_mode) || elf_version(EV_CURRENT) == EV_NONE ||
-	    !(e.elf = elf_begin(e.fd, ELF_C_READ_MMAP, NULL)) || elf_kind(e.elf) != ELF_K_ELF) {
+	    !(e.elf = elf_begin(e.fd, ELF_C_READ, NULL)) || elf_kind(e.elf) != ELF_K_ELF) {
 		elf_close(&e);
 		return -ENOEXEC;
 	}
 	*ret = e;
 	return 0;
+}
+
+/* What a section holds; NULL where no interpreter's is so large. */
+static Elf_Data *section_data(Elf_Scn *section)
+{
+	GElf_Shdr header;
+
+	return gelf_getshdr(section, &header) && header.sh_size <= SECTION_BYTES_MAX
+		       ? elf_getdata(section, NULL)
+		       : NULL;
 }
 
 /* In the tables of this kind (SHT_DYNSYM, SHT_SYMTAB); `defined`: here, not in another file. */
@@ -66,7 +80,8 @@ static bool find_in(Elf *elf, uint32_t kind, const char *name, bool defined, GEl
 		size_t count;
 
 		if (!gelf_getshdr(section, &header) || header.sh_type != kind ||
-		    !header.sh_entsize || !(data = elf_getdata(section, NULL)))
+		    !header.sh_entsize || !(data = section_data(section)) ||
+		    !section_data(elf_getscn(elf, header.sh_link)))
 			continue;
 		count = header.sh_size / header.sh_entsize;
 		for (size_t i = 0; i < count; i++) {
@@ -234,9 +249,9 @@ static const char *relocated(Elf *elf, uint64_t slot)
 		Elf_Data *data, *names;
 
 		if (!gelf_getshdr(section, &header) || header.sh_type != SHT_RELA ||
-		    !header.sh_entsize || !(data = elf_getdata(section, NULL)) ||
+		    !header.sh_entsize || !(data = section_data(section)) ||
 		    !(table = elf_getscn(elf, header.sh_link)) || !gelf_getshdr(table, &symbols) ||
-		    !(names = elf_getdata(table, NULL)))
+		    !(names = section_data(table)))
 			continue;
 		for (size_t i = 0; i < header.sh_size / header.sh_entsize; i++) {
 			GElf_Rela rela;

@@ -5,6 +5,8 @@
  */
 #include "python_child.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <time.h>
 
@@ -108,8 +110,48 @@ static void check_python(const char *python)
 	rmdir(folder);
 }
 
+/* A program whose tables say that they are larger than any memory, in a file that is that long. */
+static void check_large_file(void)
+{
+	enum { HEADER_BYTES = 64, SIZE_AT = 32, SECTIONS_AT = 40, COUNT_AT = 60 };
+	const uint64_t large = 20ull << 30;
+	char folder[] = "/tmp/spanloom-limits-XXXXXX", path[64], command[256], *why = NULL;
+	struct runtime_process *process = NULL;
+	long megabytes = own_megabytes();
+	uint64_t sections = 0;
+	uint16_t count = 0;
+	pid_t pid;
+	int fd, err;
+
+	CHECK(mkdtemp(folder) != NULL);
+	snprintf(path, sizeof(path), "%s/python3.11", folder);
+	snprintf(command, sizeof(command), "cp -L /usr/bin/sleep %s", path);
+	CHECK(system(command) == 0);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	CHECK(pread(fd, &sections, 8, SECTIONS_AT) == 8 && pread(fd, &count, 2, COUNT_AT) == 2);
+	for (uint16_t i = 1; i < count; i++)
+		CHECK(pwrite(fd, &large, 8, (off_t)sections + i * HEADER_BYTES + SIZE_AT) == 8);
+	CHECK(ftruncate(fd, 25ll << 30) == 0);
+	close(fd);
+	pid = fork();
+	if (pid == 0) {
+		execl(path, path, "100", (char *)NULL);
+		_exit(127);
+	}
+	usleep(200000);
+	err = runtime_open(&no_rules, (uint32_t)pid, &process, &why);
+	CHECK(err == -EOPNOTSUPP && why && strstr(why, "_PyRuntime"));
+	CHECK(own_megabytes() - megabytes < 200);
+	free(why);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	unlink(path);
+	rmdir(folder);
+}
+
 int main(void)
 {
+	check_large_file();
 	CHECK(python_child_each(check_python) > 0);
 	return check_result();
 }
