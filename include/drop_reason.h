@@ -58,6 +58,8 @@
 	  "client spans without a parent: too many waited for their request's answer")          \
 	X(CONTEXT_LIMIT, "context_limit",                                                       \
 	  "contexts of a runtime forgotten because there were too many")                        \
+	X(CODE_LIMIT, "code_limit",                                                             \
+	  "times a function of a Python process was not known because it has too many")         \
 	X(SPAN_LIMIT, "span_limit", "custom spans given up because too many were open")         \
 	X(SPAN_UNFINISHED, "span_unfinished",                                                   \
 	  "native custom spans dropped: their function never returned")                         \

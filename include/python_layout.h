@@ -114,6 +114,6 @@ RECORD_SIZE_IS(code_key, 16);
 
 enum { CODE_SPAN_RULE = 0xffff /* the rule's bits of arg, of CODE_SPAN */ };
 enum { SPAN_ARGUMENTS_MAX = 4 /* locals that are looked at, of CODE_SPAN */ };
-enum { CODES_MAX = 65536, PYTHONS_MAX = 1024, FRAMES_MAX = 64 };
+enum { CODES_MAX = 65536, CODES_OF_PROCESS_MAX = 16384, PYTHONS_MAX = 1024, FRAMES_MAX = 64 };
 
 #endif

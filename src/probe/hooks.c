@@ -43,6 +43,7 @@ struct hooks {
 	int traced_fd, pythons_fd, codes_fd;
 	struct hash processes; /* by pid */
 	bool multi;
+	struct stats *stats;
 };
 
 bool hooks_own(const struct bpf_program *prog)
@@ -80,13 +81,14 @@ static int map_fd(const struct bpf_object *obj, const char *name)
 	return bpf_object__find_map_fd_by_name(obj, name);
 }
 
-struct hooks *hooks_new(const struct bpf_object *obj)
+struct hooks *hooks_new(const struct bpf_object *obj, struct stats *stats)
 {
 	struct hooks *h = calloc(1, sizeof(*h));
 
 	if (!h)
 		return NULL;
 	h->obj = obj;
+	h->stats = stats;
 	h->traced_fd = map_fd(obj, "traced");
 	h->pythons_fd = map_fd(obj, "pythons");
 	h->codes_fd = map_fd(obj, "codes");
@@ -209,8 +211,18 @@ int probe_set_code(struct probe *probe, uint32_t pid, uint64_t code,
 	struct hooks *h = probe_hooks(probe);
 	const struct code_key key = { .code = code, .pid = pid };
 	struct process_hooks *p = process_hooks_of(h, pid);
+	int err = 0;
 
-	if (!p || !hash_put(&p->codes, code, p))
+	if (!p)
 		return -ENOMEM;
-	return bpf_map_update_elem(h->codes_fd, &key, class_, BPF_ANY) ? -errno : 0;
+	/* The table is everybody's, so one that makes code without end gets a share of it. */
+	if (p->codes.count >= CODES_OF_PROCESS_MAX && !hash_get(&p->codes, code))
+		err = -E2BIG;
+	else if (bpf_map_update_elem(h->codes_fd, &key, class_, BPF_ANY))
+		err = -errno;
+	else if (!hash_put(&p->codes, code, p))
+		err = -ENOMEM;
+	if (err == -E2BIG)
+		stats_drop(h->stats, DROP_CODE_LIMIT, 1);
+	return err;
 }

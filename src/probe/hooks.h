@@ -20,7 +20,7 @@ bool hooks_own(const struct bpf_program *prog);
 bool hooks_prepare(struct bpf_program *prog, const struct btf *kernel);
 
 /* `obj` is loaded and outlives it. NULL when out of memory. */
-struct hooks *hooks_new(const struct bpf_object *obj);
+struct hooks *hooks_new(const struct bpf_object *obj, struct stats *stats);
 /* Takes NULL. */
 void hooks_free(struct hooks *h);
 /* Takes everything of the process away; nothing happens when there is nothing. */

@@ -346,7 +346,7 @@ int probe_open(const struct probe_options *options, const struct probe_sink *sin
 	p->reader = (struct ring_reader){ .sink = &p->sink, .stats = stats };
 	err = load(p, options, ret_error);
 	if (!err) {
-		p->reader.hooks = p->hooks = hooks_new(p->skel->obj);
+		p->reader.hooks = p->hooks = hooks_new(p->skel->obj, stats);
 		if (!p->hooks)
 			err = fail(ret_error, -ENOMEM, "out of memory");
 	}

@@ -408,6 +408,27 @@ static void check_end(struct watch *w)
 	waitpid(c.pid, NULL, 0);
 }
 
+/* A process that makes code without end keeps the others' place free, and that is counted. */
+static void check_codes(struct watch *w)
+{
+	const struct code_class library = { CODE_LIBRARY, 0 };
+	const uint32_t pid = (uint32_t)getpid(), other = pid + 1;
+	uint64_t before = w->stats.drops[DROP_CODE_LIMIT];
+
+	check_scene = "too many codes";
+	for (uint64_t i = 1; i <= CODES_OF_PROCESS_MAX; i++)
+		if (probe_set_code(w->probe, pid, i * 8, &library))
+			CHECK(false);
+	CHECK(probe_set_code(w->probe, pid, 4, &library) == -E2BIG);
+	CHECK(probe_set_code(w->probe, pid, 8, &library) == 0);
+	CHECK(probe_set_code(w->probe, other, 8, &library) == 0);
+	CHECK(w->stats.drops[DROP_CODE_LIMIT] == before + 1);
+	probe_unhook(w->probe, pid);
+	CHECK(probe_set_code(w->probe, pid, 4, &library) == 0);
+	probe_unhook(w->probe, pid);
+	probe_unhook(w->probe, other);
+}
+
 static void check_collector(enum probe_collector collector)
 {
 	struct watch w;
@@ -419,6 +440,7 @@ static void check_collector(enum probe_collector collector)
 	check_late(&w);
 	check_native(&w);
 	check_refusals(&w);
+	check_codes(&w);
 	check_end(&w);
 }
 
