@@ -110,7 +110,8 @@ void probe_unhook(struct probe *p, uint32_t pid);
 /* From now on (or with new values) its contexts and frames are read. It is traced already. 0 or
  * -errno: -ESRCH when it isn't or is gone. */
 int probe_set_python(struct probe *p, uint32_t pid, const struct python_layout *layout);
-/* What a code object of the process means, until probe_unhook(). 0 or -errno (-E2BIG: CODES_MAX, CODES_OF_PROCESS_MAX).
+/* What a code object of the process means, until probe_unhook(). 0 or -errno (-E2BIG: CODES_MAX,
+ * CODES_OF_PROCESS_MAX).
  */
 int probe_set_code(struct probe *p, uint32_t pid, uint64_t code, const struct code_class *class_);
 /* The kernel need not report this connection any more. */
