@@ -27,10 +27,13 @@ static __always_inline void emit_context(u8 what, u64 context, u64 object, u64 p
 	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 }
 
+enum { MAKER_FRAMES = 5 };
+
 /*
  * What the layout asks for where somebody of the application may have wanted what is handed on: the
  * running function is its own, or one that makes tasks for whoever calls it. Nothing else is looked
- * at, for contexts are copied for each callback and timer, too.
+ * at, for contexts are copied for each callback and timer, too; nor who is behind those that handle
+ * requests, since nobody is.
  */
 static __noinline u32 context_maker_walk(const struct python_layout *l, u32 pid, u64 state)
 {
@@ -38,21 +41,24 @@ static __noinline u32 context_maker_walk(const struct python_layout *l, u32 pid,
 		   (l->walks & PYTHON_WALK_MAKERS ? WALK_CALLER : 0);
 	u64 frame = python_first_frame(l, state);
 	const struct code_class *class_;
-	u32 kind;
+	int i;
 
-	if (!frame)
-		return 0;
-	class_ = python_class(pid, user_word(frame + l->frame_code) & ~(u64)l->reference_tags);
-	kind = class_ ? class_->kind : 0;
-	if (kind == CODE_APPLICATION || kind == CODE_SPAN)
-		return walk;
-	if (kind != CODE_TASK)
-		return 0;
-	frame = user_word(frame + l->frame_previous);
-	if (!frame)
-		return 0;
-	class_ = python_class(pid, user_word(frame + l->frame_code) & ~(u64)l->reference_tags);
-	return class_ && class_->kind == CODE_SERVE ? 0 : walk;
+	for (i = 0; i < MAKER_FRAMES && frame; i++) {
+		class_ = python_class(pid,
+				      user_word(frame + l->frame_code) & ~(u64)l->reference_tags);
+		if (class_ && class_->kind == CODE_SERVE)
+			return class_->arg ? walk & WALK_ALL : 0;
+		if (!class_ || class_->kind != CODE_TASK) {
+			if (i)
+				return walk;
+			return class_ && (class_->kind == CODE_APPLICATION ||
+					  class_->kind == CODE_SPAN)
+				       ? walk
+				       : 0;
+		}
+		frame = user_word(frame + l->frame_previous);
+	}
+	return i ? walk : 0;
 }
 
 /*

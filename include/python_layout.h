@@ -80,7 +80,8 @@ enum code_kind {
 	CODE_LIBRARY = 1,
 	CODE_TASK,  /* a library's, which makes tasks and the like for its caller; arg 1: a
 		       coroutine, which may itself be what a loop runs */
-	CODE_SERVE, /* a library's, which begins the handling of a request: nobody calls it */
+	CODE_SERVE, /* a library's, which has a request handled: what it makes tasks for is nobody's
+		       call; arg 1: custom spans may be around it */
 	CODE_LOOP,  /* a library's, which runs an event loop: it calls whatever is ready, and only
 		       what it makes itself, before it begins, is its caller's; arg 1: not that
 		       either */

@@ -16,6 +16,7 @@ enum {
 	CODE_NAMES_FROM_CONSTS = 8, /* co_names stands behind co_consts in every version */
 	ARG_BITS = 8,
 	COROUTINE = 1,         /* of CODE_TASK */
+	IN_REQUEST = 1,        /* of CODE_SERVE */
 	WHATEVER_IS_READY = 1, /* of CODE_LOOP */
 };
 
@@ -108,12 +109,23 @@ static const struct row rows[] = {
 	{ "asgiref.sync", "SyncToAsync.__call__", CODE_TASK, COROUTINE, { 0 } },
 	/* (a library's that calls the loop itself, whose own function is native in uvloop) */
 	{ "aiohttp.client_reqrep", "ClientRequest.send", CODE_TASK, COROUTINE, { 0 } },
+	{ "anyio.to_thread", "run_sync", CODE_TASK, COROUTINE, { 0 } },
+	{ "starlette.concurrency", "run_in_threadpool", CODE_TASK, COROUTINE, { 0 } },
+	/* what has them made for the application's own handlers */
 	{ "uvicorn.protocols.http.httptools_impl",
 	  "HttpToolsProtocol.on_headers_complete",
 	  CODE_SERVE,
 	  0,
 	  { 0 } },
+	{ "uvicorn.protocols.http.httptools_impl",
+	  "HttpToolsProtocol._start_asgi_task",
+	  CODE_SERVE,
+	  0,
+	  { 0 } },
 	{ "uvicorn.protocols.http.h11_impl", "H11Protocol.handle_events", CODE_SERVE, 0, { 0 } },
+	{ "uvicorn.protocols.http.zttp_impl", "ZttpProtocol.handle_events", CODE_SERVE, 0, { 0 } },
+	{ "fastapi.routing", "run_endpoint_function", CODE_SERVE, IN_REQUEST, { 0 } },
+	{ "fastapi.dependencies.utils", "solve_dependencies", CODE_SERVE, IN_REQUEST, { 0 } },
 	/* event loops: whoever began one calls nothing that runs in it */
 	{ "asyncio.events", "Handle._run", CODE_LOOP, WHATEVER_IS_READY, { 0 } },
 	{ "asyncio.base_events", "BaseEventLoop.run_until_complete", CODE_LOOP, 0, { 0 } },

@@ -12,7 +12,7 @@ __asm__(".text\n"
 	"maker_copy: push %rbp; mov %rdi, %rax; pop %rbp; ret\n");
 void *maker_copy(void *context);
 
-static struct fake_class task, coroutine, serve, loop, ready;
+static struct fake_class task, coroutine, serve, handle, loop, ready;
 
 static const struct {
 	const struct fake_class *code;
@@ -25,6 +25,7 @@ static const struct {
 	{ &task, { CODE_TASK, 0 } },
 	{ &coroutine, { CODE_TASK, 1 } },
 	{ &serve, { CODE_SERVE, 0 } },
+	{ &handle, { CODE_SERVE, 1 } },
 	{ &loop, { CODE_LOOP, 0 } },
 	{ &ready, { CODE_LOOP, 1 } },
 };
@@ -45,6 +46,7 @@ static const struct {
 	{ "a task of a library", { &task, &fake_library, &fake_stop, &fake_application }, NOBODY },
 	{ "nothing behind it", { &task, &fake_library }, NOBODY },
 	{ "a request", { &task, &serve, &fake_application }, NOTHING },
+	{ "its handler", { &coroutine, &coroutine, &handle, &fake_application }, NOTHING },
 	{ "further out", { &task, &fake_library, &serve, &fake_application }, APPLICATION },
 	{ "nobody has said", { &task, &fake_unknown, &fake_stop }, UNSURE },
 	{ "the loop runs it", { &task, &fake_library, &loop, &fake_application }, NOBODY },
