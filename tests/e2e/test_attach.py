@@ -244,7 +244,8 @@ def test_ready_in_time(tracing, gateway, collector):
     t = tracing()
     agent = t.start("--collector", collector, pids=[gateway.pid])
     t.finish()
-    assert agent.ready_seconds < 1, agent.ready_seconds
+    # The verifier goes through what reads interpreters once for each of the system calls.
+    assert agent.ready_seconds < {"sock": 1, "syscall": 3}[collector], agent.ready_seconds
 
 
 def test_keeps_up_when_the_client_is_http_10(tracing, gateway):
