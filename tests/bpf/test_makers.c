@@ -3,9 +3,8 @@
  * that makes tasks for its caller, past everything of libraries, up to the event loop that runs
  * them; nothing is told, and nobody is looked for, elsewhere. No Python is needed.
  */
-#include "fake_python.h"
+#include "python_scene.h"
 #include "sockets.h"
-#include "watch.h"
 
 __asm__(".text\n"
 	".globl maker_copy\n"
@@ -14,10 +13,7 @@ void *maker_copy(void *context);
 
 static struct fake_class task, coroutine, serve, handle, loop, ready;
 
-static const struct {
-	const struct fake_class *code;
-	struct code_class class_;
-} classes[] = {
+static const struct classified classes[] = {
 	{ &fake_library, { CODE_LIBRARY, 0 } },
 	{ &fake_application, { CODE_APPLICATION, 0 } },
 	{ &fake_stop, { CODE_STOP, 0 } },
@@ -79,23 +75,9 @@ static uint32_t scene_run(struct watch *w, const char *scene, const struct pytho
 				      .path = "/proc/self/exe",
 				      .offset = file_offset(address_of(maker_copy)),
 				      .at_return = true };
-	struct child c;
-	size_t i;
-	int code;
+	const struct python_scene s = { classes, COUNT(classes), &h, run };
 
-	check_scene = scene;
-	watch_reset(w);
-	c = child_make(run, NULL);
-	CHECK(probe_trace(w->probe, (uint32_t)c.pid) == 0);
-	CHECK(probe_set_python(w->probe, (uint32_t)c.pid, l) == 0);
-	for (i = 0; i < COUNT(classes); i++)
-		CHECK(probe_set_code(w->probe, (uint32_t)c.pid, address_of(classes[i].code),
-				     &classes[i].class_) == 0);
-	CHECK(probe_attach_hook(w->probe, (uint32_t)c.pid, &h) == 0);
-	child_go(&c);
-	code = child_end(w, &c);
-	CHECK_SAY(code == 0, "the child ended with %d", code);
-	return (uint32_t)c.pid;
+	return scene_play(w, scene, l, &s);
 }
 
 static void check_copies(struct watch *w, const char *scene, const struct python_layout *l)

@@ -3,16 +3,12 @@
  * which custom spans are on the stack; by every layout that versions of CPython and C libraries
  * have, and nothing that is not so where the memory says something else. No Python is needed.
  */
-#include "fake_python.h"
+#include "python_scene.h"
 #include "sockets.h"
-#include "watch.h"
 
 enum { EVENTS_MAX = 16, RULE = 7, TEMPLATE_OFFSET = 24, DEEP = FAKE_FRAMES };
 
-static const struct {
-	const struct fake_class *code;
-	struct code_class class_;
-} classes[] = {
+static const struct classified classes[] = {
 	{ &fake_library, { CODE_LIBRARY, 0 } },
 	{ &fake_application, { CODE_APPLICATION, 0 } },
 	{ &fake_other, { CODE_APPLICATION, 0 } },
@@ -27,31 +23,18 @@ static const struct {
 
 static void classify_all(struct watch *w, uint32_t pid)
 {
-	size_t i;
+	const struct python_scene s = { classes, COUNT(classes), NULL, NULL };
 
-	for (i = 0; i < COUNT(classes); i++)
-		CHECK(probe_set_code(w->probe, pid, address_of(classes[i].code),
-				     &classes[i].class_) == 0);
+	scene_classify(w, pid, &s);
 }
 
 /* A child with this interpreter, from its start to its end. */
 static uint32_t scene_run(struct watch *w, const char *scene, const struct python_layout *layout,
 			  int (*run)(void *arg))
 {
-	struct child c;
-	int code;
+	const struct python_scene s = { classes, COUNT(classes), NULL, run };
 
-	check_scene = scene;
-	watch_reset(w);
-	c = child_make(run, NULL);
-	CHECK(probe_trace(w->probe, (uint32_t)c.pid) == 0);
-	CHECK(probe_set_python(w->probe, (uint32_t)c.pid, layout) == 0);
-	CHECK(probe_trace(w->probe, (uint32_t)c.pid) == 0); /* changes nothing */
-	classify_all(w, (uint32_t)c.pid);
-	child_go(&c);
-	code = child_end(w, &c);
-	CHECK_SAY(code == 0, "the child ended with %d", code);
-	return (uint32_t)c.pid;
+	return scene_play(w, scene, layout, &s);
 }
 
 /* The transfers, in their order; at least `min` of them. False: there are fewer. */
