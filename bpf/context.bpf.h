@@ -24,6 +24,7 @@ static __always_inline void emit_context(u8 what, u64 context, u64 object, u64 p
 	r->tid = (u32)pid_tid;
 	r->turn = current_turn();
 	r->pad = 0;
+	r->root_of = 0;
 	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 }
 

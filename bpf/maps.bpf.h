@@ -25,9 +25,6 @@ extern u64 last_conn_id;
 extern u8 traced_hint[TRACED_HINTS];
 extern u8 many_used; /* somebody has used sendmmsg or recvmmsg on a stream */
 
-/* Values of the traced map. */
-enum { TRACED = 1, TRACED_PYTHON = 2 /* its contexts and frames are read */ };
-
 enum {
 	CONN_ANNOUNCED = 1,
 	CONN_CONNECTING = 2,
@@ -61,7 +58,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, TRACED_MAX_DEFAULT);
 	__type(key, u32);   /* thread group id */
-	__type(value, u32); /* TRACED and others */
+	__type(value, u32); /* TRACED_* */
 } traced SEC(".maps") __weak;
 
 struct {

@@ -7,23 +7,38 @@
 #define SPANLOOM_DROP_REASON_H
 
 /* Counted by the BPF programs. */
-#define KERNEL_DROP_REASONS(X)                                                           \
-	X(RING_FULL, "ring_full", "socket events lost because the ring buffer was full") \
-	X(CONN_TABLE_FULL, "conn_table_full",                                            \
-	  "socket events lost because a connection could not be tracked")                \
-	X(PROCESS_TABLE_FULL, "process_table_full",                                      \
-	  "child processes not traced because the table was full")                       \
-	X(READ_FAULT, "read_fault", "payloads that could not be read from the process")  \
-	X(NO_BUFFER, "no_buffer",                                                        \
-	  "transfers without a readable buffer (sendfile, io_uring), length kept")       \
-	X(VECTOR_LONG, "vector_long",                                                    \
-	  "vectored transfers with more pieces than are followed, length kept")          \
-	X(PYTHON_READ_FAULT, "python_read_fault",                                        \
-	  "times a Python process's thread state or frames could not be read")           \
-	X(PYTHON_STACK_CUT, "python_stack_cut",                                          \
-	  "Python stacks too deep to be seen to what was asked")                         \
-	X(LATE_WRITE_LOST, "late_write_lost",                                            \
-	  "writes that an event loop put off and whose socket was not found")
+#define KERNEL_DROP_REASONS(X)                                                                 \
+	X(RING_FULL, "ring_full", "socket events lost because the ring buffer was full")       \
+	X(CONN_TABLE_FULL, "conn_table_full",                                                  \
+	  "socket events lost because a connection could not be tracked")                      \
+	X(PROCESS_TABLE_FULL, "process_table_full",                                            \
+	  "child processes not traced because the table was full")                             \
+	X(READ_FAULT, "read_fault", "payloads that could not be read from the process")        \
+	X(NO_BUFFER, "no_buffer",                                                              \
+	  "transfers without a readable buffer (sendfile, io_uring), length kept")             \
+	X(VECTOR_LONG, "vector_long",                                                          \
+	  "vectored transfers with more pieces than are followed, length kept")                \
+	X(PYTHON_READ_FAULT, "python_read_fault",                                              \
+	  "times a Python process's thread state or frames could not be read")                 \
+	X(PYTHON_STACK_CUT, "python_stack_cut",                                                \
+	  "Python stacks too deep to be seen to what was asked")                               \
+	X(LATE_WRITE_LOST, "late_write_lost",                                                  \
+	  "writes that an event loop put off and whose socket was not found")                  \
+	X(UNSAMPLED, "unsampled", "requests that the sampler left out, seen in the kernel")    \
+	X(ROOT_LIMIT, "root_limit", "requests left out by the limit of new traces per second") \
+	X(REQUEST_TABLE_FULL, "request_table_full",                                            \
+	  "requests whose ids could not be kept in the kernel")                                \
+	X(HEADER_UNBOUND, "header_unbound",                                                    \
+	  "calls sent without traceparent: the request they belong to isn't certain")          \
+	X(HEADER_BLOCKING, "header_blocking",                                                  \
+	  "calls sent without traceparent: their socket blocks")                               \
+	X(HEADER_BUSY, "header_busy",                                                          \
+	  "calls sent without traceparent: earlier bytes were still on their way")             \
+	X(HEADER_SHAPE, "header_shape",                                                        \
+	  "calls sent without traceparent: their head came in pieces or is too long")          \
+	X(HEADER_FAILED, "header_failed",                                                      \
+	  "calls sent without traceparent: the kernel would not take it")                      \
+	X(OPTION_SIZE, "option_size", "calls sent without the TCP option: no room in the segment")
 
 /* Counted by the agent. */
 #define AGENT_DROP_REASONS(X)                                                                   \
@@ -63,6 +78,13 @@
 	X(SPAN_LIMIT, "span_limit", "custom spans given up because too many were open")         \
 	X(SPAN_UNFINISHED, "span_unfinished",                                                   \
 	  "native custom spans dropped: their function never returned")                         \
+	X(PARENT_OTHER_TRACE, "parent_other_trace",                                             \
+	  "client spans without a parent: another trace's id had been sent with them")          \
+	X(JOIN_AMBIGUOUS, "join_ambiguous",                                                     \
+	  "server spans not joined to a call: several calls fit")                               \
+	X(JOIN_LATE, "join_late",                                                               \
+	  "server spans not joined to their call: its trace wasn't known in time")              \
+	X(SDK_ACTIVE, "sdk_active", "spans left out since the process reports its own")         \
 	X(PARENT_NO_REQUEST, "parent_no_request",                                               \
 	  "client spans made while no request was being handled")                               \
 	X(SAMPLED_OUT, "sampled_out", "spans not kept by the sampler")                          \

@@ -35,6 +35,8 @@ enum {
 	RECORD_ROUTE,          /* the same, of an answer: which route gives it */
 	RECORD_CONTEXT,        /* contexts are handed on */
 	RECORD_NATIVE_SPAN,    /* a native function that is a custom span is entered or left */
+	RECORD_REQUEST,        /* a request begins on a connection: its ids */
+	RECORD_RELEASE,        /* a socket should leave the table of those that are injected into */
 };
 
 enum {
@@ -90,7 +92,8 @@ struct conn_record {
 	u16 local_port; /* host order */
 	u16 peer_port;
 	u32 path_len; /* AF_UNIX: bytes at path, which begins with NUL when abstract */
-	u8 local[16];
+	u8 local[16]; /* AF_UNIX: in the first eight bytes the address of the socket, and in peer of
+			 the other end's */
 	u8 peer[16];
 	u8 path[108];
 	u32 losses;
@@ -113,6 +116,47 @@ struct task_record {
 	u32 pad;
 };
 RECORD_SIZE_IS(task_record, 40);
+
+enum { TRACE_CONTEXT_ID_BYTES = 16, TRACE_CONTEXT_SPAN_BYTES = 8 };
+
+enum {
+	REQUEST_SERVER = 1,  /* it was received, else a call: it is or will be sent */
+	REQUEST_SAMPLED = 2, /* the decision for the trace, known when REQUEST_FIXED is */
+	REQUEST_REMOTE = 4,  /* received: trace_id and parent_span_id came with it (traceparent, TCP
+				option) */
+	REQUEST_JOINED = 8,  /* received: parent_span_id is the call at the other end, of a traced
+				process of this host */
+	REQUEST_BOUND = 16,  /* a call: parent_span_id is the request that the kernel side takes it
+				to be made for; user space checks that */
+	REQUEST_FIXED = 32,  /* trace_id is known to others and can't change any more */
+	REQUEST_INJECTED = 64, /* a call: the header or the option that names span_id goes out */
+	REQUEST_OWN = 128, /* a call: it has a traceparent of its maker's, so nothing is injected;
+			      the ids here are our span's */
+};
+
+/*
+ * A request begins: stands before the RECORD_IO of the transfer that completes its head (received)
+ * or begins it (sent), with other records in between at most. Left out where the kernel side
+ * recognises no HTTP/1 request or can't tell where one begins (pipelining): then user space makes
+ * the ids. Of a request that is not sampled nothing is reported at all, this record neither.
+ */
+struct request_record {
+	u8 type;
+	u8 flags;       /* REQUEST_* */
+	u8 trace_flags; /* W3C, bit 0 as decided */
+	u8 added;       /* bytes that were put into the stream behind the request line */
+	u32 losses;
+	u64 ts_ns; /* of a call: before its first byte was queued */
+	u64 conn_id;
+	u32 pid;
+	u32 tid;
+	u32 tcp_seq;      /* of the request's first byte, as in io_record; 0: no TCP */
+	u32 tcp_peer_seq; /* the other direction's counter then */
+	u8 trace_id[TRACE_CONTEXT_ID_BYTES];
+	u8 span_id[TRACE_CONTEXT_SPAN_BYTES];
+	u8 parent_span_id[TRACE_CONTEXT_SPAN_BYTES]; /* zero: none */
+};
+RECORD_SIZE_IS(request_record, 72);
 
 /*
  * A runtime's frames at a moment. A site or route without a connection stands before the record of
@@ -200,8 +244,10 @@ struct context_record {
 	u32 tid;
 	u32 turn;
 	u32 pad;
+	u64 root_of; /* CONTEXT_COPIED: the kernel side takes the new context for the root of the
+			request that is being read on this connection; 0: it doesn't */
 };
-RECORD_SIZE_IS(context_record, 48);
+RECORD_SIZE_IS(context_record, 56);
 
 struct native_span_record {
 	u8 type;
@@ -226,6 +272,35 @@ struct probe_constants {
 	u32 tail_bytes;
 	u32 syscall_exits; /* the syscall collector is on, and exit_connect with it */
 	u64 wake_bytes;    /* the agent is woken when this much waits */
+	u64 sample_below;  /* SAMPLE_RATIO: a trace is kept when its id's last eight bytes, big
+			      endian, are below this */
+	u32 root_limit;    /* new traces of a service per second; 0: no limit */
+	u8 sample;         /* enum sample_root */
+	u8 parent_based;   /* the flag of a parent decides */
+	u8 requests;       /* the kernel side recognises requests (needs bpf_loop, 5.17) */
+	u8 mute;           /* what is not sampled is not reported */
+	u8 inject;         /* headers are put into calls */
+	u8 tcp_option;     /* the TCP option is sent and read */
+	u8 zero[2];
+};
+
+enum sample_root { SAMPLE_ALL, SAMPLE_NONE, SAMPLE_RATIO };
+
+/*
+ * Values of the traced map: flags, and in the upper half the number of the service (for
+ * root_limit; a child has its parent's until the agent knows better).
+ */
+enum {
+	TRACED = 1,
+	TRACED_PYTHON = 2,   /* its contexts and frames are read */
+	TRACED_CONTEXTS = 4, /* user space has proven that the kernel side finds the roots of its
+				requests: what is bound by contexts may be relied upon */
+	TRACED_THREADS = 8,  /* the same of the threads that read requests from blocking sockets */
+	TRACED_SERVES = 16,  /* set by the kernel side: it has received a request */
+	TRACED_INJECT = 32,  /* headers may be put into its calls */
+	TRACED_SILENT = 64,  /* nothing of it is wanted: it reports its own spans. Its connections
+				are neither reported nor injected into nor joined */
+	TRACED_SERVICE_SHIFT = 16,
 };
 
 /* A connection attempt for which no route was found, and what the lookup said. */

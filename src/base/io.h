@@ -70,6 +70,8 @@ struct context_event {
 	uint64_t object;  /* COPIED: the new context; SUBMITTED: the item; BORN: the new thread */
 	uint32_t turn;
 	const struct runtime_site *site; /* NULL: nothing is known of the frames */
+	uint64_t root_of; /* COPIED: the kernel side takes it for the root of the request that was
+			     read last on this connection; 0: it doesn't */
 };
 
 /* A native function that is a custom span was entered or left. */
@@ -81,6 +83,32 @@ struct native_span_event {
 	uint64_t context;
 	uint64_t stack; /* the same at the entry and the exit of one call */
 	uint32_t turn;
+};
+
+enum request_flag {
+	REQUEST_EVENT_SERVER = 1 << 0,  /* received, else a call */
+	REQUEST_EVENT_SAMPLED = 1 << 1, /* with FIXED: the decision */
+	REQUEST_EVENT_REMOTE = 1 << 2,  /* received: its parent came with it */
+	REQUEST_EVENT_JOINED = 1 << 3,  /* received: parent_span_id is the call at the other end */
+	REQUEST_EVENT_BOUND = 1 << 4,   /* a call: parent_span_id is the request that it is taken to
+					   be   made for */
+	REQUEST_EVENT_FIXED = 1 << 5,   /* trace_id is known to others: it stays as it is */
+	REQUEST_EVENT_INJECTED = 1 << 6, /* a call: others were told span_id */
+	REQUEST_EVENT_OWN = 1 << 7,      /* a call: its maker wrote a traceparent himself */
+};
+
+/* The kernel side recognised that a request begins (struct request_record): comes before the
+ * transfer that completes its head (received) or begins it (sent). */
+struct request_event {
+	uint64_t ts_ns; /* of a call: before its first byte was sent */
+	uint64_t conn_id;
+	uint32_t pid, tid;
+	uint32_t flags; /* enum request_flag */
+	uint32_t added; /* bytes put into the stream behind the request line */
+	uint32_t tcp_seq, tcp_peer_seq;
+	uint8_t trace_flags;
+	uint8_t trace_id[16], span_id[8];
+	uint8_t parent_span_id[8]; /* zero: none */
 };
 
 /* One piece of a transfer, a refused one (error), or the peer's end of stream (a receive with
@@ -126,9 +154,11 @@ struct conn_info {
 	uint8_t local[16], peer[16]; /* network order; IPv4 in the first four; v4-mapped IPv6 comes
 					as CONN_INET */
 	uint16_t local_port, peer_port;
-	uint32_t turn;              /* of tid, as in struct io_event */
-	uint32_t connect_turn;      /* the same thread's when it connected; 0: not known */
-	uint64_t connect_context;   /* the runtime's, then; 0: none */
+	uint32_t turn;                /* of tid, as in struct io_event */
+	uint32_t connect_turn;        /* the same thread's when it connected; 0: not known */
+	uint64_t connect_context;     /* the runtime's, then; 0: none */
+	uint64_t socket, peer_socket; /* unix: names of the two ends, the other way round at the
+					 other end; 0: not known */
 	char path[CONN_PATH_BYTES]; /* unix: the listener's address, "@name" when abstract, "" when
 				       it has none */
 };

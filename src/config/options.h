@@ -45,6 +45,7 @@ struct span_option {
 };
 
 enum collector_kind { COLLECTOR_AUTO, COLLECTOR_SOCK, COLLECTOR_SYSCALL };
+enum propagate_kind { PROPAGATE_HEADERS = 1, PROPAGATE_TCP = 2, PROPAGATE_AUTO = 4 };
 enum otlp_protocol { OTLP_GRPC, OTLP_HTTP_PROTOBUF };
 enum console_mode { CONSOLE_AUTO, CONSOLE_OFF, CONSOLE_TREE, CONSOLE_JSON };
 
@@ -69,6 +70,14 @@ struct options {
 	bool sampler_parent_based;
 	int sampler_root; /* enum sampler_root of trace/sample.h: 0 on, 1 off, 2 ratio */
 	double sampler_ratio;
+	uint32_t root_limit; /* new traces of a service per second; 0: no limit */
+	bool keep_errors;    /* --keep-errors: failed requests are recorded although not sampled */
+	uint64_t keep_slow_ms; /* --keep-slow: and slow ones; 0: not */
+
+	/* across processes */
+	uint32_t propagate; /* set of enum propagate_kind; PROPAGATE_AUTO alone: headers where they
+			       work */
+	bool keep_sdk;      /* --with-sdk: spans of processes that report their own are ours too */
 
 	/* where spans go */
 	bool export_otlp;

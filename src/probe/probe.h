@@ -24,12 +24,22 @@ struct probe_options {
 	uint32_t max_processes;
 	uint32_t max_connections;
 	uint32_t agent_pid; /* never traced */
+	/* the sampler: as struct sampler of trace/sample.h */
+	int sampler_root;
+	bool sampler_parent_based;
+	double sampler_ratio;
+	uint32_t root_limit;   /* new traces of a service per second; 0: no limit */
+	bool report_unsampled; /* what isn't sampled is reported as well, its frames are not */
+	uint32_t propagate;    /* set of enum probe_propagate */
 };
+
+enum probe_propagate { PROBE_PROPAGATE_HEADERS = 1, PROBE_PROPAGATE_TCP = 2 };
 
 /* What comes off the ring, in the order it went on. `ctx` is the sink's own; nothing may be kept.
  */
 struct probe_sink {
 	void (*io)(void *ctx, const struct io_event *ev);
+	void (*request)(void *ctx, const struct request_event *ev); /* may be NULL */
 	void (*conn_open)(void *ctx, const struct conn_info *info);
 	void (*conn_close)(void *ctx, uint64_t conn_id, uint64_t ts_ns);
 	void (*connect_failed)(void *ctx, const struct connect_failure *f);
@@ -77,6 +87,26 @@ bool probe_has_more(const struct probe *p);
 /* From now on (until it exits) `pid` is traced. -E2BIG: too many processes. -EINVAL: the agent
  * itself. */
 int probe_trace(struct probe *p, uint32_t pid);
+
+/* Flags of a traced process; `service` is a small number that processes of one service share. */
+enum probe_process_flag {
+	PROBE_TRUST_CONTEXTS = 1,
+	PROBE_TRUST_THREADS = 2,
+	PROBE_SILENT = 4, /* nothing of it is wanted: it reports its own spans */
+};
+/* Sets exactly these. 0, -ESRCH when it isn't traced. */
+int probe_set_flags(struct probe *p, uint32_t pid, uint32_t flags);
+int probe_set_service(struct probe *p, uint32_t pid, uint16_t service);
+
+/*
+ * Header injection. What was decided at probe_open(), for the start line: PROBE_PROPAGATE_* that
+ * work here; *ret_why (borrowed, NULL: nothing to say) tells why something that was asked for does
+ * not, in one sentence.
+ */
+uint32_t probe_propagates(const struct probe *p, const char **ret_why);
+/* Takes over the connections of a process that were open before it was traced (adoption). Returns
+ * how many, or -errno. */
+int probe_adopt(struct probe *p, uint32_t pid);
 
 /* A place in the code of a process that is probed. */
 enum probe_hook_kind {

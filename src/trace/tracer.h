@@ -50,7 +50,20 @@ struct tracer_ops {
 	bool (*code)(void *ctx, uint32_t pid, uint64_t code, struct code_info *ret);
 	bool (*route)(void *ctx, uint32_t pid, const struct runtime_route *route,
 		      struct route_info *ret);
+	/* How far what the kernel side binds calls to may be relied upon in this process: a set of
+	 * enum tracer_trust. Told whenever it changes. May be NULL. */
+	void (*trust)(void *ctx, uint32_t pid, uint32_t trust);
+	/* Whether the process reports its own spans: ours are left out then. May be NULL. */
+	bool (*silent)(void *ctx, uint32_t pid);
+	/* The process sends spans of its own to a collector (OTLP). May be NULL. */
+	void (*exports)(void *ctx, uint32_t pid);
 	void *ctx;
+};
+
+enum tracer_trust {
+	TRACER_TRUST_CONTEXTS =
+		1, /* its contexts: the roots that the kernel side found were right */
+	TRACER_TRUST_THREADS = 2, /* threads that read a request from a blocking socket answer it */
 };
 
 struct tracer_options {
@@ -59,8 +72,10 @@ struct tracer_options {
 	uint32_t max_connections;                /* 0: the default */
 	const struct span_rule *span_rules;      /* borrowed */
 	size_t span_rule_count;
-	bool no_code;  /* code.* is left out of client and server spans */
-	bool no_route; /* http.route is */
+	bool no_code;          /* code.* is left out of client and server spans */
+	bool no_route;         /* http.route is */
+	bool keep_errors;      /* server spans that failed are kept although not sampled */
+	uint64_t keep_slow_ns; /* and those that took at least this long; 0: not so */
 };
 
 /* `stats` is borrowed. NULL when out of memory. */
@@ -70,6 +85,8 @@ struct tracer *tracer_new(const struct tracer_options *options, const struct tra
 void tracer_free(struct tracer *t);
 
 void tracer_conn_open(struct tracer *t, const struct conn_info *info);
+/* Ids for the request that begins next on its connection. */
+void tracer_request(struct tracer *t, const struct request_event *ev);
 void tracer_io(struct tracer *t, const struct io_event *ev);
 void tracer_conn_close(struct tracer *t, uint64_t conn_id, uint64_t ts_ns);
 void tracer_connect_failed(struct tracer *t, const struct connect_failure *f);
