@@ -9,6 +9,8 @@
 #include "event.h"
 #include "drop_reason.h"
 
+#include "request_state.bpf.h"
+
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
@@ -52,6 +54,8 @@ struct conn_state {
 	u32 connect_pid, connect_tid;
 	u64 connect_context; /* the runtime's, then */
 	u64 late_context;
+	struct request_state request;
+	struct call_state call;
 };
 
 struct {

@@ -18,9 +18,6 @@
 #include "probe/hook_links.h"
 #include "python_layout.h"
 
-/* Values of the traced map, as bpf/maps.bpf.h has them. */
-enum { TRACED = 1, TRACED_PYTHON = 2 };
-
 enum { HOOK_KINDS = PROBE_HOOK_SPAN_EXIT + 1 };
 
 static const struct {

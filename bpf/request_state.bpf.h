@@ -1,0 +1,66 @@
+/*
+ * What is remembered of the requests on a connection, and what work that is done for a request
+ * carries. request.bpf.h recognises requests that are received, owner.bpf.h knows whose work is
+ * whose, call.bpf.h gives ids to calls. Kept small: it is in every entry of the conns map.
+ */
+#ifndef SPANLOOM_REQUEST_STATE_BPF_H
+#define SPANLOOM_REQUEST_STATE_BPF_H
+
+#include "event.h"
+
+/* A trace as it is handed on: from a request to its work, from a call to the request at the other
+ * end. */
+struct trace_ids {
+	u8 trace_id[TRACE_CONTEXT_ID_BYTES];
+	u8 span_id[TRACE_CONTEXT_SPAN_BYTES]; /* the request's, or the call's */
+	u8 trace_flags;                       /* W3C, bit 0 as decided */
+	u8 flags;                             /* IDS_* */
+	u8 zero[6];
+};
+RECORD_SIZE_IS(trace_ids, 32);
+
+enum {
+	IDS_KNOWN = 1,
+	IDS_FIXED = 2,   /* the trace id stays: whoever carries on from here may rely on it. Not so
+			    where the request was joined to a call whose own request is not certain:
+			    user space finds out, and may give it another trace */
+	IDS_SAMPLED = 4, /* with IDS_FIXED: the decision */
+};
+
+/* Whose work something is: the request that was received on conn_id. */
+struct owner {
+	struct trace_ids ids;
+	u64 conn_id;
+};
+
+enum request_stage {
+	REQUEST_NONE,     /* nothing is known of what goes on */
+	REQUEST_HEAD,     /* a head is being received */
+	REQUEST_RUNNING,  /* it is complete, the answer is not known to have begun */
+	REQUEST_ANSWERED, /* the answer has begun: what is received next begins a request */
+	REQUEST_LOST, /* pipelined, upgraded or not understood: nothing is claimed until the next
+			 request that is certain to begin */
+};
+
+struct request_state {
+	struct trace_ids ids;
+	u64 body;    /* bytes of its body still to be received; ~0: until the answer */
+	u32 seq;     /* TCP: of its first byte */
+	u16 scanned; /* bytes of the head seen so far */
+	u8 stage;    /* enum request_stage */
+	u8 muted;    /* nothing of this connection is reported */
+	u32 line;    /* what a head that comes in pieces needs remembered */
+	u32 zero;
+};
+
+struct call_state {
+	struct trace_ids ids;
+	u32 seq;     /* TCP: of the call's first byte; told of since */
+	u8 flags;    /* REQUEST_* of its record */
+	u8 begun;    /* a call is in flight: it was announced before its bytes were sent */
+	u8 muted;    /* nothing of this connection is reported */
+	u8 injected; /* the socket is in the table of those that are injected into */
+	u64 left; /* bytes of the message that are not its head's, still to be sent; ~0: chunked */
+};
+
+#endif
