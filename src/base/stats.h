@@ -10,11 +10,13 @@
 
 #include "drop_reason.h"
 
-#define STATS_FIGURES(X)                                          \
-	X(EVENTS, "events", "records taken from the ring buffer") \
-	X(CONNECTIONS, "connections", "connections seen")         \
-	X(SPANS, "spans", "spans completed")                      \
-	X(LINKED, "linked", "client spans with a parent")         \
+#define STATS_FIGURES(X)                                                  \
+	X(EVENTS, "events", "records taken from the ring buffer")         \
+	X(CONNECTIONS, "connections", "connections seen")                 \
+	X(SPANS, "spans", "spans completed")                              \
+	X(LINKED, "linked", "client spans with a parent")                 \
+	X(JOINED, "joined", "requests whose call was found on this host") \
+	X(INJECTED, "injected", "calls that took our traceparent along")  \
 	X(EXPORTED, "exported", "spans accepted by the collector")
 
 #define STATS_ENUM(symbol, name, text) STATS_##symbol,

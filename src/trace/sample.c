@@ -4,22 +4,18 @@
  */
 #include "trace/sample.h"
 
-#define TWO_POW_64 18446744073709551616.0
+#include "base/ratio.h"
 
 enum { FLAG_SAMPLED = 1 };
 
 static bool decide_ratio(double ratio, const uint8_t trace_id[TRACE_ID_BYTES])
 {
-	uint64_t value = 0, bound;
+	uint64_t value = 0, bound = 0;
+	enum ratio_kind kind = ratio_bound(ratio, &bound);
 	int i;
 
-	if (!(ratio > 0))
-		return false;
-	if (ratio >= 1)
-		return true;
-	/* A double below 1 is at most 1 - 2^-53, so the product fits; the 0.5 rounds the small
-	 * ones. */
-	bound = (uint64_t)(ratio * TWO_POW_64 + 0.5);
+	if (kind != RATIO_BOUND)
+		return kind == RATIO_ALL;
 	for (i = TRACE_ID_BYTES - 8; i < TRACE_ID_BYTES; i++)
 		value = value << 8 | trace_id[i];
 	return value < bound;
