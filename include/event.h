@@ -300,6 +300,9 @@ enum {
 	TRACED_INJECT = 32,  /* headers may be put into its calls */
 	TRACED_SILENT = 64,  /* nothing of it is wanted: it reports its own spans. Its connections
 				are neither reported nor injected into nor joined */
+	TRACED_APART = 128,  /* it may be reporting its own spans, nobody knows yet: its calls are
+				neither injected into nor joined, and nothing of it is muted, so
+				that the agent sees its exports */
 	TRACED_SERVICE_SHIFT = 16,
 };
 

@@ -7,7 +7,6 @@
 #include "probe/hooks.h"
 
 #include <bpf/bpf.h>
-#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -16,6 +15,8 @@
 #include "base/hash.h"
 #include "event.h"
 #include "probe/hook_links.h"
+#include "probe/programs.h"
+#include "probe/traced.h"
 #include "python_layout.h"
 
 enum { HOOK_KINDS = PROBE_HOOK_SPAN_EXIT + 1 };
@@ -50,27 +51,12 @@ bool hooks_own(const struct bpf_program *prog)
 	return strcmp(section, "uprobe") == 0 || strcmp(section, "uretprobe") == 0;
 }
 
-static bool can_load(const struct bpf_program *prog, const struct btf *kernel)
-{
-	int id = btf__find_by_name_kind(kernel, "bpf_func_id", BTF_KIND_ENUM), i;
-	const struct btf_type *type = id > 0 ? btf__type_by_id(kernel, (uint32_t)id) : NULL;
-
-	/* bpf_get_attach_cookie() came with 5.15: a native span's probe knows its rule by it. */
-	if (strncmp(bpf_program__name(prog), "native_", strlen("native_")) != 0)
-		return true;
-	for (i = 0; type && i < btf_vlen(type); i++) {
-		const char *name = btf__name_by_offset(kernel, btf_enum(type)[i].name_off);
-
-		if (name && strcmp(name, "BPF_FUNC_get_attach_cookie") == 0)
-			return true;
-	}
-	return false;
-}
-
 bool hooks_prepare(struct bpf_program *prog, const struct btf *kernel)
 {
 	hook_links_prepare(prog, kernel);
-	return can_load(prog, kernel);
+	/* bpf_get_attach_cookie() came with 5.15: a native span's probe knows its rule by it. */
+	return strncmp(bpf_program__name(prog), "native_", strlen("native_")) != 0 ||
+	       kernel_has_helper(kernel, "get_attach_cookie");
 }
 
 static int map_fd(const struct bpf_object *obj, const char *name)
@@ -119,14 +105,12 @@ void hooks_forget(struct hooks *h, uint32_t pid)
 {
 	struct process_hooks *p = hash_remove(&h->processes, pid);
 	struct code_key key = { .pid = pid };
-	uint32_t traced = TRACED;
 	size_t pos = 0;
 	void *value;
 
 	if (!p)
 		return;
-	/* Only while it is there: its exit has taken it out. */
-	bpf_map_update_elem(h->traced_fd, &pid, &traced, BPF_EXIST);
+	traced_change(h->traced_fd, pid, TRACED_PYTHON, 0);
 	bpf_map_delete_elem(h->pythons_fd, &pid);
 	while (hash_next(&p->codes, &pos, &key.code, &value))
 		bpf_map_delete_elem(h->codes_fd, &key);
@@ -186,20 +170,17 @@ void probe_unhook(struct probe *probe, uint32_t pid)
 int probe_set_python(struct probe *probe, uint32_t pid, const struct python_layout *layout)
 {
 	struct hooks *h = probe_hooks(probe);
-	uint32_t traced = TRACED | TRACED_PYTHON;
+	int err;
 
 	if (!process_hooks_of(h, pid))
 		return -ENOMEM;
 	if (bpf_map_update_elem(h->pythons_fd, &pid, layout, BPF_ANY))
 		return -errno;
 	/* A process that is gone, or isn't traced, has no place for it. */
-	if (bpf_map_update_elem(h->traced_fd, &pid, &traced, BPF_EXIST)) {
-		int err = errno == ENOENT ? -ESRCH : -errno;
-
+	err = traced_change(h->traced_fd, pid, 0, TRACED_PYTHON);
+	if (err)
 		bpf_map_delete_elem(h->pythons_fd, &pid);
-		return err;
-	}
-	return 0;
+	return err;
 }
 
 int probe_set_code(struct probe *probe, uint32_t pid, uint64_t code,

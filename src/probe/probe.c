@@ -6,7 +6,6 @@
 #include "probe/probe.h"
 
 #include <bpf/bpf.h>
-#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <signal.h>
@@ -21,15 +20,13 @@
 #include "base/log.h"
 #include "event.h"
 #include "probe/hooks.h"
-#include "probe/mounts.h"
+#include "probe/programs.h"
 #include "probe/ring.h"
 #include "probe/routes.h"
+#include "probe/traced.h"
 #include "spanloom.skel.h"
 
 enum {
-	MISSING_MAX = 8,
-	RUN_BYTES = 16384,
-	TAIL_BYTES = 128,
 	LIBBPF_LOG_BYTES = 1536,
 	FILES_TO_LOAD = 128, /* descriptors; about 60 are used */
 };
@@ -48,12 +45,12 @@ struct probe {
 	uint64_t drops_seen[DROP_KERNEL_COUNT];
 	int cpus;
 	uint32_t agent_pid;
-	enum probe_collector collector;
+	struct program_choice choice;
 	uint64_t next_routes_ns;
 	int consumed; /* by this probe_consume() */
 	bool has_more;
-	const char *missing[MISSING_MAX + 1];
-	size_t missing_count;
+	uint32_t propagates; /* set of enum probe_propagate: what works */
+	const char *propagates_why;
 };
 
 /* The end of what libbpf said, for the message when loading fails. */
@@ -121,99 +118,6 @@ static int check_prerequisites(char **ret_error)
 	return 0;
 }
 
-/* Is the kernel's tracepoint `name` there? Its BTF names a type btf_trace_<name>. */
-static bool has_tracepoint(const struct btf *btf, const char *name)
-{
-	char type[128];
-
-	snprintf(type, sizeof(type), "btf_trace_%s", name);
-	return btf__find_by_name_kind(btf, type, BTF_KIND_TYPEDEF) > 0;
-}
-
-static void add_missing(struct probe *p, const char *sentence)
-{
-	if (p->missing_count < MISSING_MAX)
-		p->missing[p->missing_count++] = sentence;
-}
-
-static bool starts_with(const char *s, const char *prefix)
-{
-	return strncmp(s, prefix, strlen(prefix)) == 0;
-}
-
-/*
- * Which collector a program belongs to, by its name; AUTO: to both. With the sock collector no
- * tracepoint of system calls may be attached: that would make every system call of the machine
- * slower.
- */
-static enum probe_collector collector_of(const char *program)
-{
-	if (starts_with(program, "exit_"))
-		return PROBE_COLLECTOR_SYSCALL;
-	if (starts_with(program, "sock_") || starts_with(program, "route_"))
-		return PROBE_COLLECTOR_SOCK;
-	return PROBE_COLLECTOR_AUTO;
-}
-
-static int choose_collector(struct probe *p, enum probe_collector wanted, bool has_sock,
-			    char **ret_error)
-{
-	if (wanted == PROBE_COLLECTOR_SOCK && !has_sock)
-		return fail(ret_error, -EOPNOTSUPP,
-			    "--collector=sock needs the tracepoints sock_send_length and "
-			    "sock_recv_length, which kernels have "
-			    "from 6.3 on: use --collector=auto");
-	p->collector = wanted != PROBE_COLLECTOR_AUTO ? wanted
-		       : has_sock                     ? PROBE_COLLECTOR_SOCK
-						      : PROBE_COLLECTOR_SYSCALL;
-	/* The other needs no tracefs: nothing is mounted for it. */
-	if (p->collector == PROBE_COLLECTOR_SYSCALL && mounts_tracefs())
-		return fail(ret_error, -ENOENT,
-			    "the syscall collector needs tracefs, which is not mounted and could "
-			    "not be: mount it with "
-			    "`mount -t tracefs tracefs /sys/kernel/tracing` (in a container: mount "
-			    "the host's /sys/kernel/tracing)");
-	return 0;
-}
-
-/* Leaves out what this kernel can't have or the chosen collector doesn't need. */
-static int choose_programs(struct probe *p, const struct probe_options *o, char **ret_error)
-{
-	struct btf *btf = btf__load_vmlinux_btf();
-	struct bpf_program *prog;
-	bool has_sock;
-	int err;
-
-	if (!btf)
-		return fail(ret_error, -errno,
-			    "reading the kernel's type information (/sys/kernel/btf/vmlinux) "
-			    "failed: %s",
-			    strerror(errno));
-	has_sock =
-		has_tracepoint(btf, "sock_send_length") && has_tracepoint(btf, "sock_recv_length");
-	err = choose_collector(p, o->collector, has_sock, ret_error);
-	if (!err && !has_tracepoint(btf, "inet_sock_set_state"))
-		add_missing(p, "the kernel has no tracepoint inet_sock_set_state: failed "
-			       "connection attempts and new listeners are not seen");
-	bpf_object__for_each_program(prog, p->skel->obj)
-	{
-		const char *name = bpf_program__name(prog),
-			   *section = bpf_program__section_name(prog);
-		enum probe_collector owner;
-		bool load = true;
-
-		if (starts_with(section, "tp_btf/"))
-			load = has_tracepoint(btf, section + strlen("tp_btf/"));
-		else if (hooks_own(prog))
-			load = hooks_prepare(prog, btf);
-		owner = collector_of(name);
-		load = load && (owner == PROBE_COLLECTOR_AUTO || owner == p->collector);
-		bpf_program__set_autoload(prog, load);
-	}
-	btf__free(btf);
-	return err;
-}
-
 /* Out of descriptors libbpf may take what it tries for something that the kernel lacks. */
 static bool too_few_files(int err)
 {
@@ -243,29 +147,65 @@ static int load_failure(int err, char **ret_error)
 		    strerror(-err), libbpf_said());
 }
 
-static int load(struct probe *p, const struct probe_options *o, char **ret_error)
+static int load_within(struct probe *p, const struct probe_options *o,
+		       const struct program_limits *limits, char **ret_error)
 {
-	struct probe_constants *c;
 	int err;
 
+	libbpf_log[0] = '\0';
 	p->skel = spanloom__open();
 	if (!p->skel)
 		return fail(ret_error, -errno, "opening the BPF object failed: %s",
 			    strerror(errno));
-	err = choose_programs(p, o, ret_error);
+	err = programs_choose(p->skel->obj, o, limits, &p->choice, ret_error);
 	if (err)
 		return err;
-	c = (struct probe_constants *)&p->skel->rodata->constants;
-	c->capture_bytes = o->capture_bytes;
-	c->run_bytes = RUN_BYTES > o->capture_bytes ? RUN_BYTES : o->capture_bytes;
-	c->tail_bytes = TAIL_BYTES;
-	c->syscall_exits = p->collector == PROBE_COLLECTOR_SYSCALL;
-	c->wake_bytes = o->ring_bytes / 4;
+	programs_constants(o, &p->choice, (struct probe_constants *)&p->skel->rodata->constants);
 	bpf_map__set_max_entries(p->skel->maps.ring, o->ring_bytes);
 	bpf_map__set_max_entries(p->skel->maps.traced, o->max_processes);
 	bpf_map__set_max_entries(p->skel->maps.conns, o->max_connections);
 	err = spanloom__load(p->skel);
 	return err ? load_failure(err, ret_error) : 0;
+}
+
+/* Could a kernel that refused the whole take a part of it? Not when it refuses us. */
+static bool worth_another_try(const struct probe *p, int err)
+{
+	return p->skel && p->choice.requests && err != -EPERM && !too_few_files(err);
+}
+
+/*
+ * A kernel may refuse what goes beyond watching, for a reason that we don't know of: tracing itself
+ * must not fail with it. First the programs of propagation are left out, then the recognition of
+ * requests.
+ */
+static int load(struct probe *p, const struct probe_options *o, char **ret_error)
+{
+	struct program_limits limits = { .propagate = o->propagate };
+	const char *lost = NULL;
+	int err = load_within(p, o, &limits, ret_error);
+
+	while (err && worth_another_try(p, err)) {
+		if (p->choice.propagate) {
+			limits.propagate = 0;
+			lost = "the kernel refuses the programs that put headers into calls";
+			p->propagates_why = lost;
+		} else {
+			limits.no_requests = true;
+			lost = "the kernel refuses the programs that recognise requests: what is "
+			       "not sampled costs as much as what is, and nothing is put into "
+			       "calls";
+		}
+		log_debug("loading without a part of the BPF programs, since: %s", libbpf_said());
+		spanloom__destroy(p->skel);
+		p->skel = NULL;
+		free(*ret_error);
+		*ret_error = NULL;
+		err = load_within(p, o, &limits, ret_error);
+	}
+	if (!err && lost)
+		programs_missing(&p->choice, lost);
+	return err;
 }
 
 static int attach(struct probe *p, char **ret_error)
@@ -277,7 +217,7 @@ static int attach(struct probe *p, char **ret_error)
 		const struct bpf_prog_skeleton *s = &p->skel->skeleton->progs[i];
 
 		prog = *s->prog;
-		if (!bpf_program__autoload(prog) || hooks_own(prog))
+		if (!bpf_program__autoload(prog) || hooks_own(prog) || programs_propagate(prog))
 			continue;
 		*s->link = bpf_program__attach(prog);
 		if (!*s->link) {
@@ -395,7 +335,7 @@ int probe_consume(struct probe *p, uint64_t now_ns)
 	p->has_more = false;
 	p->consumed = 0;
 	err = ring_buffer__consume(p->ring);
-	if (p->collector == PROBE_COLLECTOR_SOCK && now_ns >= p->next_routes_ns) {
+	if (p->choice.collector == PROBE_COLLECTOR_SOCK && now_ns >= p->next_routes_ns) {
 		p->next_routes_ns = now_ns + ROUTES_NS;
 		routes_collect(bpf_map__fd(p->skel->maps.unroutable), &p->sink, now_ns);
 	}
@@ -407,25 +347,62 @@ bool probe_has_more(const struct probe *p)
 	return p->has_more;
 }
 
+static int traced_fd(const struct probe *p)
+{
+	return bpf_map__fd(p->skel->maps.traced);
+}
+
 int probe_trace(struct probe *p, uint32_t pid)
 {
-	uint32_t one = 1;
+	uint32_t flags = TRACED | (p->propagates ? TRACED_INJECT : 0);
 	int err;
 
 	if (pid == p->agent_pid)
 		return -EINVAL;
 	__atomic_store_n(&p->skel->bss->traced_hint[pid % TRACED_HINTS], 1, __ATOMIC_RELAXED);
-	err = bpf_map__update_elem(p->skel->maps.traced, &pid, sizeof(pid), &one, sizeof(one),
-				   BPF_NOEXIST);
+	err = traced_add(traced_fd(p), pid, flags);
 	if (err == -EEXIST)
 		return 0;
 	/* Its exit may have come before: then nobody would take it out, and its number be
 	 * another's. */
 	if (!err && kill((pid_t)pid, 0) && errno == ESRCH) {
-		bpf_map__delete_elem(p->skel->maps.traced, &pid, sizeof(pid), 0);
+		traced_remove(traced_fd(p), pid);
 		return -ESRCH;
 	}
 	return err;
+}
+
+int probe_set_flags(struct probe *p, uint32_t pid, uint32_t flags)
+{
+	bool aside = flags & (PROBE_SILENT | PROBE_APART);
+	uint32_t set = (flags & PROBE_TRUST_CONTEXTS ? TRACED_CONTEXTS : 0) |
+		       (flags & PROBE_TRUST_THREADS ? TRACED_THREADS : 0) |
+		       (flags & PROBE_SILENT ? TRACED_SILENT : 0) |
+		       (flags & PROBE_APART ? TRACED_APART : 0) |
+		       (p->propagates && !aside ? TRACED_INJECT : 0);
+
+	return traced_change(traced_fd(p), pid,
+			     TRACED_CONTEXTS | TRACED_THREADS | TRACED_SILENT | TRACED_APART |
+				     TRACED_INJECT,
+			     set);
+}
+
+int probe_set_service(struct probe *p, uint32_t pid, uint16_t service)
+{
+	return traced_change(traced_fd(p), pid, ~0u << TRACED_SERVICE_SHIFT,
+			     (uint32_t)service << TRACED_SERVICE_SHIFT);
+}
+
+uint32_t probe_propagates(const struct probe *p, const char **ret_why)
+{
+	*ret_why = p->propagates_why;
+	return p->propagates;
+}
+
+int probe_adopt(struct probe *p, uint32_t pid)
+{
+	(void)pid;
+	return p->propagates ? -EOPNOTSUPP : 0;
 }
 
 void probe_ignore(struct probe *p, uint64_t conn_id)
@@ -453,12 +430,12 @@ void probe_collect_drops(struct probe *p)
 
 const char *probe_collector_name(const struct probe *p)
 {
-	return p->collector == PROBE_COLLECTOR_SOCK ? "sock" : "syscall";
+	return p->choice.collector == PROBE_COLLECTOR_SOCK ? "sock" : "syscall";
 }
 
 const char *const *probe_missing(const struct probe *p)
 {
-	return p->missing;
+	return p->choice.missing;
 }
 
 /* bytes_memlock of a map, as the kernel accounts it; 0 when it doesn't say. */

@@ -93,6 +93,8 @@ enum probe_process_flag {
 	PROBE_TRUST_CONTEXTS = 1,
 	PROBE_TRUST_THREADS = 2,
 	PROBE_SILENT = 4, /* nothing of it is wanted: it reports its own spans */
+	PROBE_APART = 8,  /* it may be reporting its own spans: seen, but neither injected into nor
+			     joined, and none of it left out */
 };
 /* Sets exactly these. 0, -ESRCH when it isn't traced. */
 int probe_set_flags(struct probe *p, uint32_t pid, uint32_t flags);

@@ -216,6 +216,7 @@ static void context_record(struct ring_reader *r, const struct context_record *r
 						       .object = rec->object,
 						       .turn = rec->turn,
 						       .site = frames_site(f),
+						       .root_of = rec->root_of,
 					       });
 	free(f);
 }
@@ -236,6 +237,43 @@ static void native_span_record(struct ring_reader *r, const struct native_span_r
 	check_losses(r, rec->losses, rec->ts_ns);
 	if (r->sink->native_span)
 		r->sink->native_span(r->sink->ctx, &ev);
+}
+
+/* Bit by bit, so that neither side's numbers depend on the other's. */
+static uint32_t request_flags(uint8_t flags)
+{
+	return (flags & REQUEST_SERVER ? REQUEST_EVENT_SERVER : 0u) |
+	       (flags & REQUEST_SAMPLED ? REQUEST_EVENT_SAMPLED : 0u) |
+	       (flags & REQUEST_REMOTE ? REQUEST_EVENT_REMOTE : 0u) |
+	       (flags & REQUEST_JOINED ? REQUEST_EVENT_JOINED : 0u) |
+	       (flags & REQUEST_BOUND ? REQUEST_EVENT_BOUND : 0u) |
+	       (flags & REQUEST_FIXED ? REQUEST_EVENT_FIXED : 0u) |
+	       (flags & REQUEST_INJECTED ? REQUEST_EVENT_INJECTED : 0u) |
+	       (flags & REQUEST_OWN ? REQUEST_EVENT_OWN : 0u);
+}
+
+static void request_record(struct ring_reader *r, const struct request_record *rec)
+{
+	struct request_event ev = {
+		.ts_ns = rec->ts_ns,
+		.conn_id = rec->conn_id,
+		.pid = rec->pid,
+		.tid = rec->tid,
+		.flags = request_flags(rec->flags),
+		.added = rec->added,
+		.tcp_seq = rec->tcp_seq,
+		.tcp_peer_seq = rec->tcp_peer_seq,
+		.trace_flags = rec->trace_flags,
+	};
+
+	memcpy(ev.trace_id, rec->trace_id, sizeof(ev.trace_id));
+	memcpy(ev.span_id, rec->span_id, sizeof(ev.span_id));
+	memcpy(ev.parent_span_id, rec->parent_span_id, sizeof(ev.parent_span_id));
+	check_losses(r, rec->losses, rec->ts_ns);
+	if (ev.flags & REQUEST_EVENT_INJECTED)
+		stats_add(r->stats, STATS_INJECTED, 1);
+	if (r->sink->request)
+		r->sink->request(r->sink->ctx, &ev);
 }
 
 static void io_record(struct ring_reader *r, const struct io_record *rec, size_t size)
@@ -304,6 +342,15 @@ static void unix_path(struct conn_info *info, const struct conn_record *rec)
 	snprintf(info->path, sizeof(info->path), "%.*s", (int)len, (const char *)rec->path);
 }
 
+/* The kernel's names of the two ends stand where addresses do in other families. */
+static void unix_ends(struct conn_info *info)
+{
+	memcpy(&info->socket, info->local, sizeof(info->socket));
+	memcpy(&info->peer_socket, info->peer, sizeof(info->peer_socket));
+	memset(info->local, 0, sizeof(info->local));
+	memset(info->peer, 0, sizeof(info->peer));
+}
+
 static int conn_info_from(const struct conn_record *rec, struct conn_info *ret)
 {
 	*ret = (struct conn_info){
@@ -332,6 +379,7 @@ static int conn_info_from(const struct conn_record *rec, struct conn_info *ret)
 		return 0;
 	case AF_UNIX:
 		ret->family = CONN_UNIX;
+		unix_ends(ret);
 		unix_path(ret, rec);
 		return 0;
 	default:
@@ -414,6 +462,8 @@ void ring_record(struct ring_reader *r, const void *data, size_t size)
 		context_record(r, data);
 	else if (type == RECORD_NATIVE_SPAN && size >= sizeof(struct native_span_record))
 		native_span_record(r, data);
+	else if (type == RECORD_REQUEST && size >= sizeof(struct request_record))
+		request_record(r, data);
 	else if (size >= sizeof(struct task_record))
 		task_record(r, data);
 	else
