@@ -25,6 +25,12 @@ enum option_id {
 	OPT_SAMPLER,
 	OPT_SAMPLER_ARG,
 	OPT_SAMPLING_RATE,
+	OPT_KEEP_ERRORS,
+	OPT_KEEP_SLOW,
+	OPT_MAX_TRACES,
+	OPT_PROPAGATE,
+	OPT_PROPAGATORS,
+	OPT_WITH_SDK,
 	OPT_EXPORTER,
 	OPT_CONSOLE,
 	OPT_LOG_SPANS,
@@ -152,6 +158,9 @@ int check_rate(const struct option_row *row, const char *text, struct options *o
 bool choice_find(const struct choice *choices, const char *text, int *ret);
 /* 0…1, plain decimal digits or an exponent. */
 bool rate_parse(const char *text, double *ret);
+/* A comma list of names as a set of their values; false when a name is unknown or one whose value
+ * is 0 is not alone. */
+bool choices_parse(const struct choice *names, const char *text, unsigned int *ret);
 /* Values of OPT_EXPORTER as a set of these bits; false when a name is unknown or `none` is not
  * alone. */
 enum { EXPORTER_OTLP = 1 << 0, EXPORTER_CONSOLE = 1 << 1 };
@@ -177,6 +186,11 @@ int endpoint_parse(const char *text, enum otlp_protocol protocol, enum endpoint_
 
 /* key_value.c: without the blanks around it, percent-decoded, malloc'd. 0, -EINVAL or -ENOMEM. */
 int key_value_decode(const char *text, size_t len, char **ret);
+
+/* propagate.c */
+int parse_propagate(const struct option_row *row, const char *text, struct options *o);
+/* OTEL_PROPAGATORS may switch headers off. */
+void resolve_propagate(const struct setting *settings, struct options *o);
 
 /* resolve.c: the options that depend on more than one text; the texts have been checked. */
 int options_resolve(const struct setting *settings, struct options *o, char **ret_error);

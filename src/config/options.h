@@ -77,7 +77,8 @@ struct options {
 	/* across processes */
 	uint32_t propagate; /* set of enum propagate_kind; PROPAGATE_AUTO alone: headers where they
 			       work */
-	bool keep_sdk;      /* --with-sdk: spans of processes that report their own are ours too */
+	bool no_trace_context; /* OTEL_PROPAGATORS leaves it out: why headers are off */
+	bool keep_sdk; /* --with-sdk: spans of processes that report their own are ours too */
 
 	/* where spans go */
 	bool export_otlp;

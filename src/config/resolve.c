@@ -162,6 +162,7 @@ int options_resolve(const struct setting *settings, struct options *o, char **re
 	resolve_enabled(settings, o);
 	resolve_service_name(o);
 	resolve_exporters(settings, o);
+	resolve_propagate(settings, o);
 	err = resolve_sampler(settings, o, ret_error);
 	if (!err)
 		err = resolve_endpoint(settings, o, ret_error);

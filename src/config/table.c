@@ -30,6 +30,11 @@ static const struct choice samplers[] = {
 	{ "parentbased_traceidratio", SAMPLER_ROOT_RATIO | SAMPLER_PARENT_BASED },
 	{ NULL, 0 },
 };
+static const struct choice propagations[] = { { "auto", PROPAGATE_AUTO },
+					      { "off", 0 },
+					      { "headers", PROPAGATE_HEADERS },
+					      { "tcp", PROPAGATE_TCP },
+					      { NULL, 0 } };
 static const struct choice log_levels[] = { { "error", LOG_LEVEL_ERROR },
 					    { "warning", LOG_LEVEL_WARNING },
 					    { "info", LOG_LEVEL_INFO },
@@ -186,6 +191,66 @@ const struct option_row option_rows[OPTION_COUNT] = {
 				.help = "short for parentbased_traceidratio with this ratio, 0 to "
 					"1; "
 					"OTEL_TRACES_SAMPLER wins" },
+	[OPT_KEEP_ERRORS] = { .flag = "keep-errors",
+			      .arg = "BOOL",
+			      .implied = "true",
+			      .env = { "SPANLOOM_KEEP_ERRORS" },
+			      .initial = "false",
+			      .choices = bools,
+			      .parse = parse_bool,
+			      FIELD(keep_errors),
+			      .help = "requests that failed are recorded although their trace is "
+				      "not sampled, marked spanloom.kept=error. Unsampled requests "
+				      "then have to be watched, too" },
+	[OPT_KEEP_SLOW] = { .flag = "keep-slow",
+			    .arg = "MS",
+			    .env = { "SPANLOOM_KEEP_SLOW" },
+			    .initial = "0",
+			    .max = 3600000,
+			    .parse = parse_uint64,
+			    FIELD(keep_slow_ms),
+			    .help = "the same for requests that took at least this long, "
+				    "spanloom.kept=slow; 0: not" },
+	[OPT_MAX_TRACES] = { .flag = "max-traces-per-second",
+			     .arg = "N",
+			     .env = { "SPANLOOM_MAX_TRACES_PER_SECOND" },
+			     .initial = "0",
+			     .max = 1000000,
+			     .parse = parse_uint32,
+			     FIELD(root_limit),
+			     .help = "at most this many new traces per second of each service; "
+				     "0: no limit" },
+
+	[OPT_PROPAGATE] = { .title = "Across processes",
+			    .flag = "propagate",
+			    .arg = "HOW",
+			    .env = { "SPANLOOM_PROPAGATE" },
+			    .initial = "auto",
+			    .choices = propagations,
+			    .parse = parse_propagate,
+			    .allowed = "auto, off, headers, tcp or headers,tcp",
+			    .help = "how other hosts and tracers learn of our spans: headers puts "
+				    "traceparent into plaintext HTTP/1.1 calls of the selected "
+				    "processes, tcp puts it into a TCP option (for TLS and "
+				    "blocking sockets, where spanloom is at the other end, too), "
+				    "off changes no byte. auto: headers, if the test at the start "
+				    "finds nothing wrong. Processes of one host are linked "
+				    "without any of it" },
+	[OPT_PROPAGATORS] = { .env = { "OTEL_PROPAGATORS" },
+			      .arg = "LIST",
+			      .help = "a list without tracecontext: no headers; the other formats "
+				      "are not written" },
+	[OPT_WITH_SDK] = { .flag = "with-sdk",
+			   .arg = "BOOL",
+			   .implied = "true",
+			   .env = { "SPANLOOM_WITH_SDK" },
+			   .initial = "false",
+			   .choices = bools,
+			   .parse = parse_bool,
+			   FIELD(keep_sdk),
+			   .help = "keep our spans of processes that report their own by an "
+				   "OpenTelemetry SDK; else they are left out, and its "
+				   "traceparent is what the next service is linked by" },
 
 	[OPT_EXPORTER] = { .title = "Where spans go",
 			   .flag = "exporter",

@@ -275,12 +275,8 @@ int parse_attributes(const struct option_row *row, const char *text, struct opti
 	return 0;
 }
 
-bool exporters_parse(const char *text, unsigned int *ret)
+bool choices_parse(const struct choice *names, const char *text, unsigned int *ret)
 {
-	static const struct choice names[] = { { "none", 0 },
-					       { "otlp", EXPORTER_OTLP },
-					       { "console", EXPORTER_CONSOLE },
-					       { NULL, 0 } };
 	unsigned int set = 0, members = 0;
 	bool none = false;
 
@@ -308,6 +304,16 @@ bool exporters_parse(const char *text, unsigned int *ret)
 		return false;
 	*ret = set;
 	return true;
+}
+
+bool exporters_parse(const char *text, unsigned int *ret)
+{
+	static const struct choice names[] = { { "none", 0 },
+					       { "otlp", EXPORTER_OTLP },
+					       { "console", EXPORTER_CONSOLE },
+					       { NULL, 0 } };
+
+	return choices_parse(names, text, ret);
 }
 
 int check_exporters(const struct option_row *row, const char *text, struct options *o)

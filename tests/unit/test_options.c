@@ -162,6 +162,53 @@ static void test_sampler(void)
 	CHECK(fails_with("--port 1", "OTEL_SAMPLING_RATE=0.5%", "must be a number from 0 to 1"));
 }
 
+static void test_kept(void)
+{
+	CHECK(parse("--port 1", "") == 0);
+	CHECK(!parsed.keep_errors && !parsed.keep_slow_ms && !parsed.root_limit);
+	CHECK(parse("--port 1 --keep-errors --keep-slow 250", "SPANLOOM_MAX_TRACES_PER_SECOND=7") ==
+	      0);
+	CHECK(parsed.keep_errors && parsed.keep_slow_ms == 250 && parsed.root_limit == 7);
+	CHECK(parse("--port 1 --keep-errors=false", "SPANLOOM_KEEP_ERRORS=true "
+						    "SPANLOOM_KEEP_SLOW=1") == 0);
+	CHECK(!parsed.keep_errors && parsed.keep_slow_ms == 1);
+	CHECK(fails_with("--port 1 --keep-slow -1", "",
+			 "--keep-slow=-1: must be a whole number from 0 to 3600000"));
+	CHECK(fails_with("--port 1", "SPANLOOM_MAX_TRACES_PER_SECOND=many",
+			 "SPANLOOM_MAX_TRACES_PER_SECOND=many: must be a whole number"));
+}
+
+static void test_propagate(void)
+{
+	CHECK(parse("--port 1", "") == 0);
+	CHECK(parsed.propagate == PROPAGATE_AUTO && !parsed.no_trace_context && !parsed.keep_sdk);
+	CHECK(parse("--port 1 --propagate=off", "SPANLOOM_PROPAGATE=headers") == 0);
+	CHECK(parsed.propagate == 0);
+	CHECK(parse("--port 1 --propagate headers,tcp --with-sdk", "") == 0);
+	CHECK(parsed.propagate == (PROPAGATE_HEADERS | PROPAGATE_TCP) && parsed.keep_sdk);
+	CHECK(parse("--port 1", "SPANLOOM_PROPAGATE=tcp SPANLOOM_WITH_SDK=true") == 0);
+	CHECK(parsed.propagate == PROPAGATE_TCP && parsed.keep_sdk);
+	CHECK(fails_with("--port 1 --propagate=auto,tcp", "",
+			 "--propagate=auto,tcp: must be auto, off, headers, tcp or headers,tcp"));
+	CHECK(fails_with("--port 1 --propagate=off,tcp", "", "--propagate=off,tcp: must be"));
+	CHECK(fails_with("--port 1", "SPANLOOM_PROPAGATE=b3", "SPANLOOM_PROPAGATE=b3: must be"));
+}
+
+/* The standard's variable wins over ours in the environment, a flag over both. */
+static void test_propagators(void)
+{
+	CHECK(parse("--port 1", "OTEL_PROPAGATORS=tracecontext,baggage") == 0);
+	CHECK(parsed.propagate == PROPAGATE_AUTO && !parsed.no_trace_context);
+	CHECK(parse("--port 1", "OTEL_PROPAGATORS=b3multi SPANLOOM_PROPAGATE=headers,tcp") == 0);
+	CHECK(parsed.propagate == PROPAGATE_TCP && parsed.no_trace_context);
+	CHECK(parse("--port 1", "OTEL_PROPAGATORS=none") == 0);
+	CHECK(parsed.propagate == 0 && parsed.no_trace_context);
+	CHECK(parse("--port 1", "OTEL_PROPAGATORS=mine,,tracecontext") == 0);
+	CHECK(parsed.propagate == PROPAGATE_AUTO);
+	CHECK(parse("--port 1 --propagate=headers", "OTEL_PROPAGATORS=none") == 0);
+	CHECK(parsed.propagate == PROPAGATE_HEADERS && !parsed.no_trace_context);
+}
+
 static void test_exporters(void)
 {
 	CHECK(parse("--port 1", "OTEL_TRACES_EXPORTER=console") == 0);
@@ -430,6 +477,9 @@ int main(void)
 	test_help();
 	test_enabled();
 	test_sampler();
+	test_kept();
+	test_propagate();
+	test_propagators();
 	test_exporters();
 	test_endpoint_grpc();
 	test_endpoint_http();
