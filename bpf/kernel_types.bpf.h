@@ -167,12 +167,15 @@ struct thread_struct {
 	struct user_tls uw;   /* arm64 */
 } KERNEL_TYPE;
 
+struct mm_struct;
+
 struct task_struct {
 	int pid;
 	int tgid;
 	void *stack;
 	struct files_struct *files;
 	struct signal_struct *signal;
+	struct mm_struct *mm;
 	unsigned long nvcsw;
 	struct thread_struct thread;
 } KERNEL_TYPE;

@@ -4,7 +4,9 @@
  * traced process is traced from birth.
  */
 #include "context.bpf.h"
+#include "owner.bpf.h"
 #include "route.bpf.h"
+#include "sample.bpf.h"
 
 const volatile struct probe_constants constants = {};
 u32 wake_pending = 0;
@@ -12,6 +14,7 @@ u32 ring_losses = 0;
 u64 last_conn_id = 0;
 u8 traced_hint[TRACED_HINTS] = {};
 u8 many_used = 0;
+u32 doubts = 0;
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child)

@@ -25,6 +25,7 @@ enum {
 			    where the request was joined to a call whose own request is not certain:
 			    user space finds out, and may give it another trace */
 	IDS_SAMPLED = 4, /* with IDS_FIXED: the decision */
+	IDS_THREAD = 8,  /* an owner: found by the thread, and not by a context */
 };
 
 /* Whose work something is: the request that was received on conn_id. */

@@ -1,0 +1,129 @@
+/*
+ * Whose work is it? For each context of an interpreter, and for each thread that reads requests
+ * from blocking sockets, the request that it works for. Recorded for every process, relied upon
+ * only where user space has found that what is recorded is right. Invariant: what is not certain is
+ * no owner at all, or one that is not relied upon.
+ */
+#ifndef SPANLOOM_OWNER_BPF_H
+#define SPANLOOM_OWNER_BPF_H
+
+#include "maps.bpf.h"
+
+enum { OWNERS_MAX = 32768, WORKERS_MAX = 4096, WINDOW_SLOTS = 2048, DOUBTED_MAX = 4096 };
+
+/* A process's numbers and addresses are used again by others: part of where its memory is described
+ * tells them apart. */
+struct owner_key {
+	u32 pid;
+	u32 space;
+	u64 context;
+};
+
+/* Contexts end without a word, so the oldest go when there are too many. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, OWNERS_MAX);
+	__type(key, struct owner_key);
+	__type(value, struct owner);
+} owners SEC(".maps") __weak;
+
+/* A thread and the request that it read from a blocking socket and has not begun to answer. */
+struct worker {
+	struct owner owner;
+	u32 pid;
+	u32 unanswered; /* such requests; with several, none is its owner */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, WORKERS_MAX);
+	__type(key, u32); /* thread */
+	__type(value, struct worker);
+} workers SEC(".maps") __weak;
+
+/*
+ * The read that completes a request's head opens a window on its thread, and the first context that
+ * the thread makes then, out of one that nobody owns, is the root of the request's work. Threads
+ * share slots: who comes later takes it, the other one's request has no root then.
+ */
+struct window {
+	u32 tid;     /* 0: closed; WINDOW_BUSY: it is being filled */
+	u32 turn;    /* it closes when the thread has slept */
+	u64 context; /* current at the read: only a copy of this counts; 0: of any */
+	struct owner owner;
+};
+
+enum { WINDOW_BUSY = 0xffffffff };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, WINDOW_SLOTS);
+	__type(key, u32);
+	__type(value, struct window);
+} windows SEC(".maps") __weak;
+
+/* Connections (by number) of whose requests it is no longer clear which is which. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, DOUBTED_MAX);
+	__type(key, u64);
+	__type(value, u8);
+} doubted SEC(".maps") __weak;
+
+extern u32 doubts; /* how many there have been */
+
+static __always_inline struct owner_key owner_key_of(u32 pid, u64 context)
+{
+	const struct task_struct *task = (const void *)bpf_get_current_task();
+	struct owner_key key = { .pid = pid, .context = context };
+
+	key.space = (u32)((u64)BPF_CORE_READ(task, mm) >> 6);
+	return key;
+}
+
+static __always_inline void owner_doubt(u64 conn_id)
+{
+	u8 one = 1;
+
+	__sync_fetch_and_add(&doubts, 1);
+	bpf_map_update_elem(&doubted, &conn_id, &one, BPF_ANY);
+}
+
+/* As owner_of() says of an owner that was found. */
+static __always_inline int owner_relied(u32 process, const struct owner *o)
+{
+	u32 trust = o->ids.flags & IDS_THREAD ? TRACED_THREADS : TRACED_CONTEXTS;
+	u64 conn_id = o->conn_id;
+
+	if (!(process & trust) || !(o->ids.flags & IDS_FIXED))
+		return 1;
+	return doubts && bpf_map_lookup_elem(&doubted, &conn_id) ? 1 : 2;
+}
+
+/*
+ * The request that the running thread works for, in `context` (0: none). 0: not known, *ret is not
+ * filled; 1: known, but not relied upon; 2: relied upon, and the trace is fixed.
+ */
+static __always_inline int owner_of(u32 pid, u32 tid, u32 process, u64 context, u32 turn,
+				    struct owner *ret)
+{
+	struct owner_key key;
+	const struct worker *w;
+	const struct owner *o;
+
+	if (context) {
+		key = owner_key_of(pid, context);
+		o = bpf_map_lookup_elem(&owners, &key);
+		if (!o || !(o->ids.flags & IDS_KNOWN))
+			return 0;
+		*ret = *o;
+	} else {
+		w = bpf_map_lookup_elem(&workers, &tid);
+		if (!w || w->pid != pid || w->unanswered != 1)
+			return 0;
+		*ret = w->owner;
+	}
+	return owner_relied(process, ret);
+}
+
+#endif
