@@ -120,6 +120,7 @@ static void on_gone(void *ctx, uint32_t pid)
 
 	tracer_process_exit(a->tracer, pid, a->now_ns);
 	agent_runtime_end(a->runtime, pid);
+	agent_process_end(a->processes, pid);
 }
 
 static void housekeeping(struct agent *a)
@@ -128,6 +129,7 @@ static void housekeeping(struct agent *a)
 		return;
 	a->next_housekeeping_ns = a->now_ns + HOUSEKEEPING_NS;
 	probe_collect_drops(a->probe);
+	agent_processes_tick(a->processes, a->now_ns);
 	if (a->lost) {
 		a->lost = false;
 		attach_rescan(&a->attach, on_gone, a);
@@ -174,6 +176,7 @@ static void drain(struct agent *a)
 static void stop(struct agent *a)
 {
 	agent_runtime_free(a->runtime);
+	agent_processes_free(a->processes);
 	tracer_free(a->tracer);
 	agent_span_rules_free(a);
 	probe_close(a->probe);
@@ -220,6 +223,7 @@ int agent_run(const struct options *options)
 	a->options = options;
 	a->poll_ns = POLL_BUSY_NS;
 	a->selector.proc_fd = a->resources.proc_fd = -1;
+	a->now_ns = monotonic_ns();
 	status = agent_start(a);
 	if (!status) {
 		loop(a);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/log.h"
 #include "export/queue.h"
 
 /* --- what the tracer asks for --- */
@@ -67,6 +68,48 @@ static void on_random(void *ctx, uint8_t *data, size_t len)
 	a->random_used += len;
 }
 
+static void on_trust(void *ctx, uint32_t pid, uint32_t trust)
+{
+	agent_process_trust(((struct agent *)ctx)->processes, pid,
+			    (trust & TRACER_TRUST_CONTEXTS ? PROBE_TRUST_CONTEXTS : 0u) |
+				    (trust & TRACER_TRUST_THREADS ? PROBE_TRUST_THREADS : 0u));
+}
+
+static bool on_silent(void *ctx, uint32_t pid)
+{
+	struct agent *a = ctx;
+
+	return agent_process_silent(a->processes, pid, a->now_ns);
+}
+
+static void on_exports(void *ctx, uint32_t pid)
+{
+	agent_process_exports(((struct agent *)ctx)->processes, pid);
+}
+
+/* --- what the table of processes asks for --- */
+
+static void on_follow(void *ctx, uint32_t pid, enum agent_follow how)
+{
+	struct agent *a = ctx;
+	int n;
+
+	if (how == AGENT_FOLLOW_NOT) {
+		agent_runtime_end(a->runtime, pid);
+		return;
+	}
+	agent_runtime_begin(a->runtime, pid,
+			    how == AGENT_FOLLOW_THERE ? RUNTIME_THERE : RUNTIME_FORKED);
+	if (how == AGENT_FOLLOW_BORN)
+		return; /* what it has is its parent's */
+	n = probe_adopt(a->probe, pid);
+	if (n < 0)
+		log_debug("the open connections of process %u get no headers: %s", pid,
+			  strerror(-n));
+	else if (n)
+		log_debug("process %u: %d open connections are taken over", pid, n);
+}
+
 /* --- what comes off the ring --- */
 
 static void on_io(void *ctx, const struct io_event *ev)
@@ -102,8 +145,8 @@ static void on_thread_exit(void *ctx, uint32_t pid, uint32_t tid, uint64_t ts_ns
 
 static void on_process_fork(void *ctx, uint32_t pid, uint32_t parent_pid)
 {
-	(void)parent_pid;
-	attach_on_fork(&((struct agent *)ctx)->attach, pid); /* and on_trace() from there */
+	/* and on_trace() from there */
+	attach_on_fork(&((struct agent *)ctx)->attach, pid, parent_pid);
 }
 
 static void on_process_exec(void *ctx, uint32_t pid)
@@ -112,6 +155,7 @@ static void on_process_exec(void *ctx, uint32_t pid)
 
 	tracer_process_changed(a->tracer, pid);
 	agent_runtime_changed(a->runtime, pid);
+	agent_process_changed(a->processes, pid, a->now_ns);
 	attach_on_change(&a->attach, pid);
 }
 
@@ -121,6 +165,7 @@ static void on_process_exit(void *ctx, uint32_t pid, uint64_t ts_ns)
 
 	tracer_process_exit(a->tracer, pid, ts_ns);
 	agent_runtime_end(a->runtime, pid);
+	agent_process_end(a->processes, pid);
 	attach_on_exit(&a->attach, pid);
 }
 
@@ -134,6 +179,7 @@ static void on_listen(void *ctx, uint32_t pid, uint16_t port)
 	struct agent *a = ctx;
 
 	agent_runtime_listens(a->runtime, pid);
+	agent_process_listens(a->processes, pid);
 	attach_on_listen(&a->attach, pid, port);
 }
 
@@ -173,8 +219,16 @@ struct tracer_ops agent_tracer_ops(struct agent *a)
 		.random = on_random,
 		.code = on_code,
 		.route = on_route,
+		.trust = on_trust,
+		.silent = a->options->keep_sdk ? NULL : on_silent,
+		.exports = a->options->keep_sdk ? NULL : on_exports,
 		.ctx = a,
 	};
+}
+
+struct agent_process_ops agent_process_ops(struct agent *a)
+{
+	return (struct agent_process_ops){ .follow = on_follow, .ctx = a };
 }
 
 struct probe_sink agent_sink(struct agent *a)

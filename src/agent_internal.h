@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "agent_process.h"
 #include "agent_runtime.h"
 #include "attach.h"
 #include "base/hash.h"
@@ -29,6 +30,7 @@ struct agent {
 	struct export_queue *queue;
 	struct attach attach;
 	struct agent_runtime *runtime;
+	struct agent_processes *processes;
 	struct span_rule *span_rules;           /* one for each of options->spans */
 	struct span_attribute *span_attributes; /* of all of them */
 	struct hash watched; /* fd → this struct: what the exporters have in the epoll set */
@@ -46,6 +48,7 @@ struct agent {
  * their ctx. */
 struct probe_sink agent_sink(struct agent *a);
 struct tracer_ops agent_tracer_ops(struct agent *a);
+struct agent_process_ops agent_process_ops(struct agent *a);
 
 /* agent_start.c: everything made and attached, or the exit status 1 and the reason said. */
 int agent_start(struct agent *a);

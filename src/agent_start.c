@@ -163,6 +163,8 @@ static int start_tracer(struct agent *a)
 		.span_rule_count = o->span_count,
 		.no_code = !o->code,
 		.no_route = !o->route,
+		.keep_errors = o->keep_errors,
+		.keep_slow_ns = o->keep_slow_ms * 1000000ull,
 	};
 	const struct tracer_ops ops = agent_tracer_ops(a);
 
@@ -188,10 +190,19 @@ static int check_pid_namespace(void)
 	return 0;
 }
 
-static void on_trace(void *ctx, uint32_t pid, bool child)
+static void on_trace(void *ctx, uint32_t pid, uint32_t parent, bool born)
 {
-	agent_runtime_begin(((struct agent *)ctx)->runtime, pid,
-			    child ? RUNTIME_FORKED : RUNTIME_THERE);
+	struct agent *a = ctx;
+
+	agent_process_begin(a->processes, pid, parent, born, a->now_ns);
+}
+
+/* A wish for headers that is not certain to come true is no reason to stop. */
+static uint32_t propagate_wanted(const struct options *o)
+{
+	return (o->propagate & (PROPAGATE_HEADERS | PROPAGATE_AUTO) ? PROBE_PROPAGATE_HEADERS
+								    : 0u) |
+	       (o->propagate & PROPAGATE_TCP ? PROBE_PROPAGATE_TCP : 0u);
 }
 
 static int start_probe(struct agent *a)
@@ -204,7 +215,14 @@ static int start_probe(struct agent *a)
 		.max_processes = o->max_processes,
 		.max_connections = o->max_connections,
 		.agent_pid = (uint32_t)getpid(),
+		.sampler_root = o->sampler_root,
+		.sampler_parent_based = o->sampler_parent_based,
+		.sampler_ratio = o->sampler_ratio,
+		.root_limit = o->root_limit,
+		.report_unsampled = o->keep_errors || o->keep_slow_ms,
+		.propagate = propagate_wanted(o),
 	};
+	const struct agent_process_ops process_ops = agent_process_ops(a);
 	const struct probe_sink sink = agent_sink(a);
 	struct epoll_event ev = { .events = EPOLLIN | EPOLLET };
 	char *error = NULL;
@@ -220,23 +238,30 @@ static int start_probe(struct agent *a)
 				     .on_trace = on_trace,
 				     .ctx = a };
 	a->runtime = agent_runtime_new(o, a->probe, a->tracer, a->selector.proc_fd);
-	return a->runtime ? 0 : refuse(NULL, "out of memory");
+	a->processes = agent_processes_new(o, a->probe, &a->resources, &process_ops);
+	return a->runtime && a->processes ? 0 : refuse(NULL, "out of memory");
 }
 
 static void say_ready(struct agent *a)
 {
-	const char *const *missing;
-	char what[512], where[512];
+	char what[512], where[512], propagation[512], sampling[256];
 	size_t n = attach_count(&a->attach);
+	const char *const *missing;
+	const char *why;
+	uint32_t works = probe_propagates(a->probe, &why);
 
 	for (missing = probe_missing(a->probe); *missing; missing++)
 		log_warning("%s", *missing);
 	report_selection(a->options, what, sizeof(what));
 	report_destination(a->options, where, sizeof(where));
+	report_propagation(a->options, works & PROBE_PROPAGATE_HEADERS, works & PROBE_PROPAGATE_TCP,
+			   why, propagation, sizeof(propagation));
+	report_sampling(a->options, sampling, sizeof(sampling));
 	if (!n)
 		log_info("no process matches %s yet: waiting for one to start", what);
-	log_info("ready: tracing %zu process%s (%s), collector %s, spans to %s", n,
-		 n == 1 ? "" : "es", what, probe_collector_name(a->probe), where);
+	log_info("ready: tracing %zu process%s (%s), collector %s, %s, sampling %s, spans to %s", n,
+		 n == 1 ? "" : "es", what, probe_collector_name(a->probe), propagation, sampling,
+		 where);
 }
 
 int agent_start(struct agent *a)

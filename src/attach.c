@@ -47,7 +47,7 @@ static void announce(const struct attach *a, uint32_t pid, const struct select_r
 }
 
 /* True when it was not traced before and is now. */
-static int trace(struct attach *a, uint32_t pid, const struct select_rule *why)
+static int trace(struct attach *a, uint32_t pid, uint32_t parent, const struct select_rule *why)
 {
 	int err;
 
@@ -65,7 +65,7 @@ static int trace(struct attach *a, uint32_t pid, const struct select_rule *why)
 		log_warning("process %u can't be remembered: out of memory", pid);
 	if (!a->quiet)
 		announce(a, pid, why);
-	a->on_trace(a->ctx, pid, !why);
+	a->on_trace(a->ctx, pid, parent, false);
 	return 1;
 }
 
@@ -88,7 +88,7 @@ static int trace_children(struct attach *a)
 				 0, &p))
 			continue;
 		if (p.parent && attach_is_traced(a, p.parent))
-			found += trace(a, p.pid, NULL);
+			found += trace(a, p.pid, p.parent, NULL);
 		process_free(&p);
 	}
 	closedir(dir);
@@ -108,7 +108,7 @@ static int trace_descendants(struct attach *a)
 
 static void on_found(void *ctx, uint32_t pid, const struct select_rule *why)
 {
-	trace(ctx, pid, why);
+	trace(ctx, pid, 0, why);
 }
 
 int attach_scan(struct attach *a)
@@ -143,13 +143,13 @@ void attach_rescan(struct attach *a, void (*gone)(void *ctx, uint32_t pid), void
 	attach_scan(a);
 }
 
-void attach_on_fork(struct attach *a, uint32_t pid)
+void attach_on_fork(struct attach *a, uint32_t pid, uint32_t parent)
 {
 	if (!hash_put(&a->traced, pid, a))
 		log_warning("process %u can't be remembered: out of memory", pid);
 	if (log_get_level() >= LOG_LEVEL_DEBUG)
 		announce(a, pid, NULL);
-	a->on_trace(a->ctx, pid, true);
+	a->on_trace(a->ctx, pid, parent, true);
 }
 
 void attach_on_exit(struct attach *a, uint32_t pid)
@@ -163,7 +163,7 @@ void attach_on_change(struct attach *a, uint32_t pid)
 
 	if (attach_is_traced(a, pid) || !select_process(a->selector, pid, &why))
 		return;
-	if (trace(a, pid, why))
+	if (trace(a, pid, 0, why))
 		trace_descendants(a);
 }
 
@@ -173,6 +173,6 @@ void attach_on_listen(struct attach *a, uint32_t pid, uint16_t port)
 
 	if (attach_is_traced(a, pid) || !select_port(a->selector, pid, port, &why))
 		return;
-	if (trace(a, pid, why))
+	if (trace(a, pid, 0, why))
 		trace_descendants(a);
 }

@@ -18,8 +18,9 @@ struct attach {
 	struct probe *probe;             /* borrowed */
 	struct hash traced;              /* pid → this struct (any value that is not NULL) */
 	int quiet;                       /* the first scan is summed up in one line by the caller */
-	/* From now on `pid` is traced; `child`: because its parent is. */
-	void (*on_trace)(void *ctx, uint32_t pid, bool child);
+	/* From now on `pid` is traced; `parent`: because this one is, 0: by a rule; `born`: that
+	 * one has made it just now. */
+	void (*on_trace)(void *ctx, uint32_t pid, uint32_t parent, bool born);
 	void *ctx;
 };
 
@@ -33,7 +34,7 @@ int attach_is_traced(const struct attach *a, uint32_t pid);
 void attach_rescan(struct attach *a, void (*gone)(void *ctx, uint32_t pid), void *ctx);
 
 /* Events of the kernel side. */
-void attach_on_fork(struct attach *a, uint32_t pid);
+void attach_on_fork(struct attach *a, uint32_t pid, uint32_t parent);
 void attach_on_exit(struct attach *a, uint32_t pid);
 /* A program was started or a process moved to another cgroup: does a rule want it? */
 void attach_on_change(struct attach *a, uint32_t pid);

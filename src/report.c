@@ -54,6 +54,55 @@ void report_destination(const struct options *o, char *buf, size_t bytes)
 	copy_out(&b, buf, bytes);
 }
 
+/* What the user chose decides before what the kernel can do is of interest. */
+static const char *headers_off(const struct options *o, const char *why)
+{
+	if (o->no_trace_context)
+		return "OTEL_PROPAGATORS has no tracecontext";
+	if (!o->propagate)
+		return "--propagate=off";
+	if (o->propagate == PROPAGATE_TCP)
+		return "--propagate=tcp";
+	return why;
+}
+
+void report_propagation(const struct options *o, bool headers, bool tcp_option, const char *why,
+			char *buf, size_t bytes)
+{
+	const char *reason = headers_off(o, why);
+	struct buf b = { 0 };
+
+	buf_printf(&b, "traceparent into outgoing HTTP: %s", headers ? "on" : "off");
+	/* What goes with it although it is on is a warning of its own. */
+	if (!headers && reason)
+		buf_printf(&b, " (%s)", reason);
+	if (o->propagate & PROPAGATE_TCP)
+		buf_printf(&b, ", TCP option: %s", tcp_option ? "on" : "off");
+	if (o->propagate & PROPAGATE_TCP && !tcp_option && why)
+		buf_printf(&b, " (%s)", why);
+	copy_out(&b, buf, bytes);
+}
+
+void report_sampling(const struct options *o, char *buf, size_t bytes)
+{
+	static const char *const roots[] = { "all", "none" };
+	struct buf b = { 0 };
+
+	if (o->sampler_root < 2)
+		buf_printf(&b, "%s", roots[o->sampler_root]);
+	else
+		buf_printf(&b, "%.6g", o->sampler_ratio);
+	if (!o->sampler_parent_based)
+		buf_printf(&b, " whatever the caller decided");
+	if (o->root_limit)
+		buf_printf(&b, ", at most %" PRIu32 " new traces/s of a service", o->root_limit);
+	if (o->keep_errors)
+		buf_printf(&b, ", failed requests always");
+	if (o->keep_slow_ms)
+		buf_printf(&b, ", requests of %" PRIu64 " ms and longer always", o->keep_slow_ms);
+	copy_out(&b, buf, bytes);
+}
+
 void report_summary(const struct stats *s, const char *title)
 {
 	struct buf b = { 0 };
