@@ -56,12 +56,15 @@ struct request_state {
 
 struct call_state {
 	struct trace_ids ids;
-	u32 seq;     /* TCP: of the call's first byte; told of since */
-	u8 flags;    /* REQUEST_* of its record */
-	u8 begun;    /* a call is in flight: it was announced before its bytes were sent */
-	u8 muted;    /* nothing of this connection is reported */
-	u8 injected; /* the socket is in the table of those that are injected into */
-	u64 left; /* bytes of the message that are not its head's, still to be sent; ~0: chunked */
+	u8 parent[TRACE_CONTEXT_SPAN_BYTES]; /* zero: none */
+	u64 start_ns;                        /* before its first byte was queued */
+	u32 seq, peer_seq;                   /* TCP: of the call's first byte; the other counter */
+	u8 flags;                            /* REQUEST_* of its record */
+	u8 begun;  /* a call was begun whose first byte has not been seen to be sent */
+	u8 muted;  /* nothing of this connection is reported */
+	u8 added;  /* bytes that were put behind its request line */
+	u32 refused; /* drop reason for which calls here get no header; 0: none so far */
+	u32 zero;
 };
 
 #endif
