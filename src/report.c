@@ -1,6 +1,7 @@
 #include "report.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -8,7 +9,7 @@
 #include "discover/select.h"
 #include "trace/redact.h"
 
-enum { RULE_TEXT_BYTES = 256, URL_TEXT_BYTES = 512 };
+enum { RULE_TEXT_BYTES = 256, URL_TEXT_BYTES = 512, NOTE_BYTES = 96 };
 
 static void copy_out(struct buf *b, char *buf, size_t bytes)
 {
@@ -83,23 +84,39 @@ void report_propagation(const struct options *o, bool headers, bool tcp_option, 
 	copy_out(&b, buf, bytes);
 }
 
+static void add_note(struct buf *notes, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void add_note(struct buf *notes, const char *fmt, ...)
+{
+	char note[NOTE_BYTES];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(note, sizeof(note), fmt, ap);
+	va_end(ap);
+	buf_printf(notes, "%s%s", notes->len ? "; " : "", note);
+}
+
 void report_sampling(const struct options *o, char *buf, size_t bytes)
 {
 	static const char *const roots[] = { "all", "none" };
-	struct buf b = { 0 };
+	struct buf b = { 0 }, notes = { 0 };
 
 	if (o->sampler_root < 2)
 		buf_printf(&b, "%s", roots[o->sampler_root]);
 	else
 		buf_printf(&b, "%.6g", o->sampler_ratio);
 	if (!o->sampler_parent_based)
-		buf_printf(&b, " whatever the caller decided");
+		add_note(&notes, "whatever the caller decided");
 	if (o->root_limit)
-		buf_printf(&b, ", at most %" PRIu32 " new traces/s of a service", o->root_limit);
+		add_note(&notes, "at most %" PRIu32 " new traces/s of a service", o->root_limit);
 	if (o->keep_errors)
-		buf_printf(&b, ", failed requests always");
+		add_note(&notes, "failed requests always");
 	if (o->keep_slow_ms)
-		buf_printf(&b, ", requests of %" PRIu64 " ms and longer always", o->keep_slow_ms);
+		add_note(&notes, "requests of %" PRIu64 " ms and longer always", o->keep_slow_ms);
+	if (notes.len)
+		buf_printf(&b, " (%s)", buf_cstr(&notes));
+	buf_free(&notes);
 	copy_out(&b, buf, bytes);
 }
 
