@@ -269,22 +269,23 @@ def family(pid):
 # --- programs ------------------------------------------------------------------------------------------------------------
 
 
+# None without the toolchain.
+GO = shutil.which("go", path=os.environ.get("PATH", "") + ":/usr/local/go/bin")
+NODE = shutil.which("node")
+
+
 def go_program():
-    """Path of tests/apps/chain.go, built when it is newer than what is there; None without a Go toolchain."""
-    go = shutil.which("go") or ("/usr/local/go/bin/go" if os.path.exists("/usr/local/go/bin/go") else None)
-    if not go:
-        return None
+    """Path of tests/apps/chain.go, built when it is newer than what is there."""
     source, out = os.path.join(services.APPS, "chain.go"), os.path.join(services.BUILD, "e2e", "chain-go")
     if not os.path.exists(out) or os.path.getmtime(out) < os.path.getmtime(source):
         os.makedirs(os.path.dirname(out), exist_ok=True)
-        env = {**os.environ, "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
-        subprocess.run([go, "build", "-o", out, source], check=True, env=env, cwd=services.BUILD, timeout=300)
+        env = {**os.environ, "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
+        subprocess.run([GO, "build", "-o", out, source], check=True, env=env, cwd=services.BUILD, timeout=300)
     return out
 
 
 def node_program():
-    """argv of tests/apps/chain.mjs; None without node."""
-    return ["node", os.path.join(services.APPS, "chain.mjs")] if shutil.which("node") else None
+    return [NODE, os.path.join(services.APPS, "chain.mjs")]
 
 
 CURL = """while [ ! -e {after} ]; do sleep 0.05; done

@@ -65,9 +65,9 @@ def test_gateway_and_agent_service(tracing, stack, redis, callee_env, kind, prop
     # While a process is not known yet headers may be missing, and no span may be wrong.
     early = chain.judge(spans, warm, agent.pids, app.pids)
     assert not early.problems(), "\n".join(early.problems())
-    whole = chain.traces(spans)
+    whole, seen = chain.traces(spans), chain.Seen(spans)
     for answer in answers:
-        (request,) = [s for s in servers(spans, app.pids) if chain.id_of(s)[1] == answer.id]
+        (request,) = seen.requests[answer.id]
         ids = {chain.id_of(s)[1] for s in whole[request.trace_id]} - {None}
         assert ids == {answer.id, *(c["id"] for c in answer.calls)}, (answer, whole[request.trace_id])
 
@@ -162,10 +162,10 @@ CLIENTS = ["requests", "requests-timeout", "urllib", "http.client", "http.client
            "aiohttp", "curl", "pipelined", "pipelined-cut"]
 CALLEES = ["stdlib", "gthread", "sync"]
 # Toolchains that are on this machine.
-if chain.go_program():
+if chain.GO:
     CLIENTS.append("go")
     CALLEES.append("go")
-if chain.node_program():
+if chain.NODE:
     CLIENTS += ["node-http", "node-fetch"]
     CALLEES.append("node")
 
@@ -353,11 +353,10 @@ def test_gateway_behind_a_proxy(tracing, stack, redis, callee_env):
     t.start(*UNSTARVED, pids=[web.pid, app.pid, agent.pid])
     answers = chain.run(web.port, chain.paths("r", 60), 1)
     spans = t.finish()
-    by_id = {(s.trace_id, s.span_id): s for s in spans}
+    by_id, seen = {(s.trace_id, s.span_id): s for s in spans}, chain.Seen(spans, agent.pids)
     for answer in answers:
         for call in answer.calls:
-            (span,) = [s for s in servers(spans, agent.pids) if chain.id_of(s)[1] == call["id"]]
-            way = []
+            (span,), way = seen.callees[call["id"]], []
             while span:
                 way.append((span.kind, span.pid))
                 root, span = span, by_id.get((span.trace_id, span.parent_id))

@@ -80,11 +80,11 @@ class Pair:
         assert not [e for e in sdk.errors if "twice" in e], sdk.errors[:3]
 
     def of(self, spans, service, kind):
-        """{id: [spans]} of the measured requests."""
-        found = {}
+        """{id: [spans]} of the measured requests. Ours name the process, and a service only if that tells its name."""
+        found, pid = {}, getattr(self, service).pid
         for s in spans:
             which = chain.id_of(s)[1]
-            if which.startswith("r") and s.kind == kind and s.resource["service.name"] == service:
+            if which.startswith("r") and s.kind == kind and (s.resource["service.name"] == service or s.pid == pid):
                 found.setdefault(which, []).append(s)
         return found
 
