@@ -1,5 +1,6 @@
 """What the agent says when it cannot start as it was asked to: one message that names what, why and what to do."""
 import os
+import re
 import signal
 import subprocess
 import time
@@ -54,6 +55,11 @@ def test_no_such_pid(root):
     ([], {"OTEL_EXPORTER_OTLP_PROTOCOL": "smoke"}, ["OTEL_EXPORTER_OTLP_PROTOCOL", "smoke", "grpc"]),
     ([], {"OTEL_BSP_MAX_QUEUE_SIZE": "many"}, ["OTEL_BSP_MAX_QUEUE_SIZE", "many"]),
     (["--config", "/nonexistent/spanloom.conf"], {}, ["/nonexistent/spanloom.conf"]),
+    (["--propagate", "b3"], {}, ["propagate", "b3", "headers"]),
+    (["--propagate=auto,headers"], {}, ["propagate", "auto,headers", "headers,tcp"]),
+    (["--keep-slow", "1s"], {}, ["keep-slow", "1s", "3600000"]),
+    ([], {"SPANLOOM_MAX_TRACES_PER_SECOND": "-1"}, ["SPANLOOM_MAX_TRACES_PER_SECOND", "-1"]),
+    ([], {"SPANLOOM_WITH_SDK": "maybe"}, ["SPANLOOM_WITH_SDK", "maybe", "true"]),
 ])
 def test_bad_values(args, env, words):
     p = start(*args, env=env)
@@ -86,6 +92,58 @@ def test_disabled(root, stack, gateway):
     services.wait_until(lambda: "OTEL_ENABLED" in agent.output(), 5, "the agent says that it is switched off")
     assert agent.alive() and not services.bpf_objects(agent.pid)
     assert agent.stop() == 0
+
+
+def ready_line(agent):
+    (line,) = [line for line in agent.output().splitlines() if line.startswith(services.READY_LINE)]
+    return line
+
+
+@pytest.mark.parametrize("args, env, words", [
+    (["--propagate=off"], {}, ["traceparent into outgoing HTTP: off (--propagate=off),", "sampling all,"]),
+    (["--propagate=tcp"], {}, ["traceparent into outgoing HTTP: off (--propagate=tcp), TCP option: "]),
+    ([], {"OTEL_PROPAGATORS": "b3,baggage"}, ["traceparent into outgoing HTTP: off (OTEL_PROPAGATORS has no tracecontext),"]),
+    (["--propagate=off", "--keep-errors", "--keep-slow=250"], {"OTEL_SAMPLING_RATE": "0.1"},
+     ["sampling 0.1 (failed requests always; requests of 250 ms and longer always),"]),
+    (["--propagate=off", "--max-traces-per-second=5"], {"OTEL_TRACES_SAMPLER": "always_off"},
+     ["sampling none (whatever the caller decided; at most 5 new traces/s of a service),"]),
+])
+def test_ready_line_says_what_was_decided(root, stack, gateway, args, env, words):
+    agent = stack.spanloom("--pid", str(gateway.pid), *args, env={"OTEL_TRACES_EXPORTER": "none", **env})
+    assert agent.stop() == 0
+    for word in words:
+        assert word in ready_line(agent), agent.output()
+
+
+def test_headers_or_why_not(root, stack, gateway):
+    """Whatever this kernel can do, the line says it; when it can't, with a reason."""
+    agent = stack.spanloom("--pid", str(gateway.pid), env={"OTEL_TRACES_EXPORTER": "none"})
+    assert agent.stop() == 0
+    assert re.search(r"traceparent into outgoing HTTP: (on|off \(.+\)), sampling", ready_line(agent)), agent.output()
+
+
+def test_propagators_that_are_not_known(root, stack, gateway):
+    agent = stack.spanloom("--pid", str(gateway.pid), "--propagate=off",
+                           env={"OTEL_TRACES_EXPORTER": "none", "OTEL_PROPAGATORS": "tracecontext,b3multi,mine"})
+    assert agent.stop() == 0
+    warnings = [line for line in agent.output().splitlines() if "warning" in line and "OTEL_PROPAGATORS" in line]
+    assert len(warnings) == 2 and "b3multi" in warnings[0] and "mine" in warnings[1], agent.output()
+
+
+def test_process_that_is_set_up_for_an_sdk(root, stack, app_env):
+    """It is said which process is left out, why, and what to do about it; nothing of it is reported meanwhile."""
+    app = stack.uvicorn("gateway", env={**app_env, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9/v1/traces"})
+    env = {"OTEL_TRACES_EXPORTER": "none"}
+    agent = stack.spanloom("--pid", str(app.pid), "--console=json", env=env)
+    assert services.http_get(app.port, "/health")[0] == 200
+    assert agent.stop() == 0
+    said = [line for line in agent.output().splitlines() if f"process {app.pid} " in line and "its own spans" in line]
+    assert len(said) == 1 and "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" in said[0] and "--with-sdk" in said[0], agent.output()
+    assert "/health" not in agent.output()
+    agent = stack.spanloom("--pid", str(app.pid), "--console=json", "--with-sdk", env=env)
+    assert services.http_get(app.port, "/health")[0] == 200
+    assert agent.stop() == 0
+    assert "its own spans" not in agent.output() and "/health" in agent.output(), agent.output()
 
 
 def test_console_json_and_file(root, stack, gateway, tmp_path):
