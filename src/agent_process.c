@@ -197,18 +197,19 @@ static void look(struct agent_processes *ps, struct agent_process *p)
 	enter(ps, p, found == SDK_PROOF ? SDK_ACTIVE : SDK_MAYBE);
 }
 
-/* A child that was made by a process with an SDK has that in its memory as well, but its SDK may
- * not work there (no thread that exports, a provider that isn't set up): it has to show. */
+/*
+ * A child that was just made is as its parent, and mostly runs another program soon, so reading it
+ * would be in vain. An SDK is in its memory as well, but may not work there (no thread that
+ * exports, a provider that isn't set up): it has to show.
+ */
 static void inherit(struct agent_processes *ps, struct agent_process *p,
 		    const struct agent_process *parent)
 {
-	if (!parent || !left_out(parent))
+	if (!left_out(parent))
 		return;
-	if (p->state == SDK_ABSENT) {
-		snprintf(p->why, sizeof(p->why), "as process %u, which made it", parent->pid);
-		p->inherited = true;
-		enter(ps, p, SDK_MAYBE);
-	}
+	p->inherited = true;
+	snprintf(p->why, sizeof(p->why), "as process %u, which made it", parent->pid);
+	enter(ps, p, SDK_MAYBE);
 }
 
 void agent_process_begin(struct agent_processes *ps, uint32_t pid, uint32_t parent, bool born,
@@ -227,10 +228,11 @@ void agent_process_begin(struct agent_processes *ps, uint32_t pid, uint32_t pare
 	*p = (struct agent_process){ .pid = pid, .begun_ns = now_ns, .told = FLAGS_UNKNOWN };
 	from = parent ? hash_get(&ps->table, parent) : NULL;
 	p->inherited = from && left_out(from);
-	look(ps, p);
-	if (born)
+	if (born && from)
 		inherit(ps, p, from);
 	else
+		look(ps, p);
+	if (!born)
 		tell_service(ps, pid);
 	apply(ps, p, born ? AGENT_FOLLOW_BORN : parent ? AGENT_FOLLOW_CHILD : AGENT_FOLLOW_THERE);
 }
