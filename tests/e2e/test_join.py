@@ -20,16 +20,22 @@ def callee_env(redis):
     return {"REDIS_PORT": redis.port}
 
 
+def flaws(verdict, calls, propagate="off", headers=None):
+    """What is not as it should be, as text. headers: whether calls have to carry one (None: they may)."""
+    found = verdict.problems()
+    right, none = verdict.total("right", "header"), verdict.total("none", "header")
+    if verdict.total("right", "joined") != calls:
+        found.append(f"{verdict.total('right', 'joined')} of {calls} joined")
+    if right and (propagate == "off" or headers is False):
+        found.append(f"{right} headers that should not be there")
+    if headers and propagate != "off" and none > NO_HEADER_SHARE * calls:
+        found.append(f"{none} of {calls} without a header")
+    return found
+
+
 def check(verdict, calls, propagate="off", headers=None, tracing=None):
-    """All joined and linked, none wrong; headers: whether calls have to carry one (None: they may)."""
-    said = "\n" + tracing.agent.output()[-3000:] if tracing else ""
-    assert not verdict.problems(), "\n".join(verdict.problems()) + said
-    assert verdict.total("right", "joined") == calls, verdict.markdown() + said
-    if propagate == "off" or headers is False:
-        assert verdict.total("right", "header") == 0, verdict.markdown()
-    elif headers:
-        none = verdict.total("none", "header")
-        assert none <= NO_HEADER_SHARE * calls, f"{none} of {calls} without a header\n" + verdict.markdown() + said
+    found = flaws(verdict, calls, propagate, headers)
+    assert not found, "\n".join([*found, verdict.markdown(), tracing.agent.output()[-3000:] if tracing else ""])
 
 
 # --- gateway and agent service -------------------------------------------------------------------------------------------
@@ -170,36 +176,48 @@ if chain.NODE:
     CALLEES.append("node")
 
 
-def check_client(t, program, callee, propagate="off", **how):
-    calls = program.go()
+def check_clients(t, programs, propagate="off", headers=None):
+    """`programs`: [(name, Program, callee)], run one after the other under one agent. Gives all spans."""
+    ran = [(name, program.go(), callee) for name, program, callee in programs]
     spans = t.finish()
-    check(chain.judge_client(spans, calls, callee.pids), len(calls), propagate, tracing=t, **how)
-    # Calls that no request makes are roots, each of a trace of its own.
-    roots = [s for s in spans if s.kind == CLIENT and chain.id_of(s)[0] == "chain"]
-    assert not [s for s in roots if s.parent_id]
-    assert len({s.trace_id for s in roots}) == len(calls)
+    problems, seen = [], chain.Seen(spans)
+    for name, calls, callee in ran:
+        problems += flaws(chain.judge_client(spans, calls, callee.pids, route=name), len(calls), propagate, headers)
+        # Calls that no request makes are roots, each of a trace of its own.
+        roots = [span for call in calls for span in seen.clients.get(call["id"], [])]
+        if any(s.parent_id for s in roots) or len({s.trace_id for s in roots}) != len(calls):
+            problems.append(f"{name}: not a trace for each call")
+    assert not problems, "\n".join(problems) + "\n" + t.agent.output()[-3000:]
     return spans
 
 
 @pytest.mark.parametrize("propagate", PROPAGATE)
-@pytest.mark.parametrize("how", CLIENTS)
-def test_clients(tracing, stack, callee_env, how, propagate):
-    """What each client sends is joined; who sends without blocking has a header as well."""
+def test_clients(tracing, stack, callee_env, propagate):
+    """What each client sends is joined; who sends without blocking may have a header as well."""
     callee = chain.start_callee(stack, "uvicorn", callee_env)
-    program = chain.Program(stack, how, f"http://127.0.0.1:{callee.port}")
+    programs = [(how, chain.Program(stack, how, f"http://127.0.0.1:{callee.port}", tag=how), callee) for how in CLIENTS]
     t = tracing()
-    t.start(*UNSTARVED, f"--propagate={propagate}", pids=[program.pid, callee.pid])
-    check_client(t, program, callee, propagate)
+    t.start(*UNSTARVED, f"--propagate={propagate}", pids=[callee.pid, *(p.pid for _, p, _ in programs)])
+    check_clients(t, programs, propagate)
 
 
 @pytest.mark.parametrize("propagate", PROPAGATE)
-@pytest.mark.parametrize("kind", CALLEES)
-def test_callees(tracing, stack, callee_env, kind, propagate):
-    callee = chain.start_callee(stack, kind, callee_env)
-    program = chain.Program(stack, "httpx-async", f"http://127.0.0.1:{callee.port}")
+def test_callees(tracing, stack, callee_env, propagate):
+    callees = [chain.start_callee(stack, kind, callee_env) for kind in CALLEES]
+    programs = [(kind, chain.Program(stack, "httpx-async", f"http://127.0.0.1:{callee.port}", tag=kind), callee)
+                for kind, callee in zip(CALLEES, callees)]
     t = tracing()
-    t.start(*UNSTARVED, f"--propagate={propagate}", pids=[program.pid, callee.pid])
-    check_client(t, program, callee, propagate)
+    t.start(*UNSTARVED, f"--propagate={propagate}", pids=[s.pid for s in callees] + [p.pid for _, p, _ in programs])
+    check_clients(t, programs, propagate)
+
+
+def test_clients_by_the_other_collector(tracing, stack, callee_env):
+    callee = chain.start_callee(stack, "uvicorn", callee_env)
+    programs = [(how, chain.Program(stack, how, f"http://127.0.0.1:{callee.port}", tag=how), callee)
+                for how in ("requests", "httpx-async", "pipelined", "curl")]
+    t = tracing()
+    t.start(*UNSTARVED, "--collector", "syscall", pids=[callee.pid, *(p.pid for _, p, _ in programs)])
+    check_clients(t, programs, "auto")
 
 
 def test_ipv6(tracing, stack, callee_env):
@@ -207,31 +225,39 @@ def test_ipv6(tracing, stack, callee_env):
     program = chain.Program(stack, "httpx-async", f"http://[::1]:{callee.port}")
     t = tracing()
     t.start(*UNSTARVED, "--propagate=off", pids=[program.pid, callee.pid])
-    spans = check_client(t, program, callee)
+    spans = check_clients(t, [("IPv6", program, callee)])
     assert {s.attrs["network.peer.address"] for s in servers(spans)} == {"::1"}
 
 
-@pytest.mark.parametrize("client,bind", [("127.0.0.1", "::ffff:127.0.0.1"), ("[::ffff:127.0.0.1]", "127.0.0.1"),
-                                         ("[::ffff:127.0.0.1]", "::ffff:127.0.0.1")])
-def test_ipv4_mapped(tracing, stack, callee_env, client, bind):
+MAPPED = [("127.0.0.1", "::ffff:127.0.0.1"), ("[::ffff:127.0.0.1]", "127.0.0.1"), ("[::ffff:127.0.0.1]", "::ffff:127.0.0.1")]
+
+
+def test_ipv4_mapped(tracing, stack, callee_env):
     """IPv4 on an IPv6 socket at the callee, at the client, at both."""
-    callee = chain.start_callee(stack, "stdlib", callee_env, BIND=bind)
-    program = chain.Program(stack, "http.client", f"http://{client}:{callee.port}")
+    programs = []
+    for n, (client, bind) in enumerate(MAPPED):
+        callee = chain.start_callee(stack, "stdlib", callee_env, BIND=bind)
+        programs.append((f"{client} to {bind}", chain.Program(stack, "http.client", f"http://{client}:{callee.port}", tag=f"m{n}"),
+                         callee))
     t = tracing()
-    t.start(*UNSTARVED, "--propagate=off", pids=[program.pid, callee.pid])
-    spans = check_client(t, program, callee)
+    t.start(*UNSTARVED, "--propagate=off", pids=[s.pid for _, program, callee in programs for s in (program, callee)])
+    spans = check_clients(t, programs)
     assert {s.attrs["network.peer.address"] for s in servers(spans)} == {"127.0.0.1"}
 
 
+UNIX = [("httpx-unix", "uvicorn"), ("http.client-unix", "uvicorn"), ("http.client-unix", "stdlib")]
+
+
 @pytest.mark.parametrize("propagate", PROPAGATE)
-@pytest.mark.parametrize("how,kind", [("httpx-unix", "uvicorn"), ("http.client-unix", "uvicorn"), ("http.client-unix", "stdlib")])
-def test_unix_sockets(tracing, stack, callee_env, log_dir, how, kind, propagate):
-    path = f"{log_dir}/chain-{how}-{kind}-{propagate}.sock"
-    callee = chain.start_callee(stack, kind, callee_env, **({"uds": path} if kind == "uvicorn" else {"UNIX": path}))
-    program = chain.Program(stack, how, path)
+def test_unix_sockets(tracing, stack, callee_env, log_dir, propagate):
+    programs = []
+    for n, (how, kind) in enumerate(UNIX):
+        path = f"{log_dir}/chain-{n}-{propagate}.sock"
+        callee = chain.start_callee(stack, kind, callee_env, **({"uds": path} if kind == "uvicorn" else {"UNIX": path}))
+        programs.append((f"{how} to {kind}", chain.Program(stack, how, path, tag=f"u{n}"), callee))
     t = tracing()
-    t.start(*UNSTARVED, f"--propagate={propagate}", pids=[program.pid, callee.pid])
-    check_client(t, program, callee, propagate, headers=False)
+    t.start(*UNSTARVED, f"--propagate={propagate}", pids=[s.pid for _, program, callee in programs for s in (program, callee)])
+    check_clients(t, programs, propagate, headers=False)
 
 
 def test_agent_that_comes_later(tracing, stack, redis, callee_env):
