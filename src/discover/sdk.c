@@ -98,7 +98,9 @@ static const char *exporter_variable(const struct process_env *env)
 	static const char prefix[] = "OTEL_EXPORTER_OTLP_", metrics[] = "METRICS_",
 			  logs[] = "LOGS_";
 
-	for (size_t pos = 0; env && pos < env->len; pos += strlen(env->data + pos) + 1) {
+	if (!env)
+		return NULL;
+	for (size_t pos = 0; pos < env->len; pos += strlen(env->data + pos) + 1) {
 		const char *entry = env->data + pos, *equals = strchr(entry, '=');
 		const char *rest = entry + sizeof(prefix) - 1;
 
