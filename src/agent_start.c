@@ -242,6 +242,17 @@ static int start_probe(struct agent *a)
 	return a->runtime && a->processes ? 0 : refuse(NULL, "out of memory");
 }
 
+/* What was asked for by name is missed when it doesn't work; what works may work differently. */
+static void warn_of_propagation(const struct options *o, uint32_t works, const char *why)
+{
+	bool whole = works == propagate_wanted(o);
+
+	if (why && whole)
+		log_warning("%s", why);
+	else if (why && !(o->propagate & PROPAGATE_AUTO))
+		log_warning("--propagate: not all of it works here: %s", why);
+}
+
 static void say_ready(struct agent *a)
 {
 	char what[512], where[512], propagation[512], sampling[256];
@@ -252,6 +263,7 @@ static void say_ready(struct agent *a)
 
 	for (missing = probe_missing(a->probe); *missing; missing++)
 		log_warning("%s", *missing);
+	warn_of_propagation(a->options, works, why);
 	report_selection(a->options, what, sizeof(what));
 	report_destination(a->options, where, sizeof(where));
 	report_propagation(a->options, works & PROBE_PROPAGATE_HEADERS, works & PROBE_PROPAGATE_TCP,
