@@ -65,6 +65,7 @@ static void on_signals(struct agent *a)
 		if (info.ssi_signo == SIGUSR1) {
 			probe_collect_drops(a->probe);
 			report_summary(&a->stats, "so far");
+			agent_processes_report(a->processes, "so far");
 			agent_runtime_report(a->runtime, "so far");
 			agent_runtime_report_spans(a->runtime);
 		} else if (a->stopping) {
@@ -229,6 +230,7 @@ int agent_run(const struct options *options)
 		loop(a);
 		drain(a);
 		report_summary(&a->stats, "summary");
+		agent_processes_report(a->processes, "summary");
 		agent_runtime_report_spans(a->runtime);
 	}
 	stop(a);

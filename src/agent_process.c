@@ -336,3 +336,13 @@ size_t agent_processes_silent(const struct agent_processes *ps)
 		n += left_out(value);
 	return n;
 }
+
+void agent_processes_report(const struct agent_processes *ps, const char *title)
+{
+	size_t n = agent_processes_silent(ps);
+
+	if (n)
+		log_info("%s: the spans of %zu process%s are left out: %s", title, n,
+			 n == 1 ? "" : "es",
+			 n == 1 ? "it reports its own" : "they report their own");
+}

@@ -63,5 +63,7 @@ void agent_process_exports(struct agent_processes *ps, uint32_t pid);
 
 /* How many report, or may be reporting, their own. */
 size_t agent_processes_silent(const struct agent_processes *ps);
+/* "TITLE: 2 processes report their own spans", one line of the log; nothing when there are none. */
+void agent_processes_report(const struct agent_processes *ps, const char *title);
 
 #endif
