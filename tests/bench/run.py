@@ -21,6 +21,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "..", "tools"))
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 import services  # noqa: E402
+from propagate_cost import bench_propagate  # noqa: E402
 from python_cost import bench_python  # noqa: E402
 
 SECONDS = float(os.environ.get("BENCH_SECONDS", "4"))
@@ -246,7 +247,8 @@ def bench_programs(b):
 
 
 BENCHES = {"uvicorn": bench_uvicorn, "redis": bench_redis, "nginx": bench_nginx, "calls": bench_calls,
-           "memory": bench_memory, "latency": bench_latency, "programs": bench_programs, "python": bench_python}
+           "memory": bench_memory, "latency": bench_latency, "programs": bench_programs, "python": bench_python,
+           "propagate": bench_propagate}
 
 
 def table(b):
