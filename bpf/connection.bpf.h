@@ -33,14 +33,27 @@ struct transfer {
 	u32 turn;   /* as in io_record */
 	u32 traced; /* TRACED_* */
 	u64 context;
+	u64 state;          /* of the thread whose frames are looked at; 0: they are not */
+	u64 request_parent; /* of the record that is due, as in memory; 0: none */
+	u8 request;         /* its REQUEST_*; 0: no request begins */
 };
 
 #include "many.bpf.h"
 #include "runtime.bpf.h"
+#include "call.bpf.h"
+
+#include "request.bpf.h"
 
 static __always_inline void conn_addresses(struct conn_record *r, const struct sock *sk, u16 family)
 {
 	r->family = family;
+	if (family == AF_UNIX) {
+		const struct unix_sock *u = (const void *)sk;
+
+		*(u64 *)r->local = (u64)sk;
+		*(u64 *)r->peer = (u64)BPF_CORE_READ(u, peer);
+		return;
+	}
 	if (family == AF_INET) {
 		*(u32 *)r->local = BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr);
 		*(u32 *)r->peer = BPF_CORE_READ(sk, __sk_common.skc_daddr);
@@ -107,7 +120,8 @@ static __always_inline struct conn_record *conn_record_reserve(u8 type, u64 conn
  * Was this the first transfer of its connection? What was received counts when it is read, what was
  * sent when it is written, so that what still waits in the kernel's queues is left out.
  */
-static __always_inline bool transfer_is_first(const struct transfer *t, const struct sock *sk)
+static __always_inline bool transfer_is_first(const struct conn_state *c, const struct transfer *t,
+					      const struct sock *sk)
 {
 	const struct tcp_sock *tp = (const void *)sk;
 	u64 received, sent, moved = t->result > 0 ? t->result : 0;
@@ -119,7 +133,7 @@ static __always_inline bool transfer_is_first(const struct transfer *t, const st
 	if (t->dir) {
 		u32 unsent = BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_nxt);
 
-		return !received && sent + unsent == moved;
+		return !received && sent + unsent == moved + c->call.added;
 	} else {
 		u32 unread = BPF_CORE_READ(tp, rcv_nxt) - BPF_CORE_READ(tp, copied_seq);
 
@@ -127,26 +141,54 @@ static __always_inline bool transfer_is_first(const struct transfer *t, const st
 	}
 }
 
-/* Tells the agent of a connection once, at its first transfer. */
+/* Nothing but whole exchanges are missing: nobody needs to know. */
+static __always_inline void conn_in_step(struct conn_state *c)
+{
+	c->missed[0] = c->missed[1] = 0;
+}
+
+/* What a connection's first transfer shows. */
+static __noinline int conn_look(struct conn_state *c, const struct transfer *t)
+{
+	const struct sock *sk = (const void *)t->sk;
+	const struct unix_sock *u = (const void *)sk;
+	bool passive;
+
+	/* Only listen() sets the backlog, and an accepted socket is a copy of its listener. An
+	 * accepted unix socket has the listener's path as its own. */
+	passive = t->family == AF_UNIX
+			  ? BPF_CORE_READ(u, addr) != 0
+			  : !(c->flags & CONN_ACTIVE) && BPF_CORE_READ(sk, sk_max_ack_backlog);
+	c->flags |= CONN_LOOKED;
+	if (passive)
+		c->flags |= CONN_PASSIVE;
+	if (t->family == AF_UNIX || transfer_is_first(c, t, sk))
+		c->flags |= CONN_FIRST;
+	return 0;
+}
+
+/* Tells the agent of a connection once, at the first transfer that is reported. */
 static __noinline int conn_announce(struct conn_state *c, const struct transfer *t)
 {
 	const struct sock *sk = (const void *)t->sk;
-	struct conn_record *r = conn_record_reserve(RECORD_CONN_OPEN, c->id, t->pid, t->tid);
+	struct conn_record *r;
 
-	if (!r)
+	if (!(c->flags & CONN_LOOKED))
+		conn_look(c, t);
+	r = conn_record_reserve(RECORD_CONN_OPEN, c->id, t->pid, t->tid);
+	if (!r) {
+		c->flags &= ~CONN_FIRST;
 		return -1;
+	}
 	conn_addresses(r, sk, t->family);
-	if (transfer_is_first(t, sk))
-		r->flags |= CONN_RECORD_FRESH;
 	if (t->family == AF_UNIX)
 		conn_unix_path(r, sk);
-	else if (c->flags & CONN_ACTIVE)
+	else if (c->flags & CONN_FIRST)
+		r->flags |= CONN_RECORD_FRESH; /* whatever was left out were whole exchanges */
+	if (c->flags & CONN_ACTIVE)
 		r->flags |= CONN_RECORD_ACTIVE;
-	else if (BPF_CORE_READ(sk, sk_max_ack_backlog))
-		/* Only listen() sets it, and an accepted socket is a copy of its listener. */
+	else if (c->flags & CONN_PASSIVE)
 		r->flags |= CONN_RECORD_PASSIVE;
-	if (r->flags & CONN_RECORD_PASSIVE)
-		c->flags |= CONN_PASSIVE;
 	r->turn = t->turn;
 	r->connect_context = c->connect_context;
 	if (c->connect_tid == t->tid)
@@ -340,11 +382,11 @@ static __noinline void emit_missed(struct conn_state *c, const struct transfer *
 	}
 }
 
-/* What is known of the connection, made and announced where it is new; NULL: nothing to report. */
-static __always_inline struct conn_state *transfer_conn(struct transfer *t)
+/* The state of the transfer's connection, made where it is new; NULL: it can't be followed, or
+ * nobody wants it. */
+static __always_inline struct conn_state *conn_of(const struct transfer *t)
 {
 	struct conn_state *c = bpf_map_lookup_elem(&conns, &t->sk);
-	bool turned;
 
 	/* Nothing tells of the end of a unix socket, so its address may be another's by now. */
 	if (!c || ((t->family == AF_UNIX || c->family == AF_UNIX) && c->inode != t->inode)) {
@@ -352,14 +394,80 @@ static __always_inline struct conn_state *transfer_conn(struct transfer *t)
 		if (!c)
 			return 0;
 	}
-	if (conn_ignored(c))
+	return conn_ignored(c) ? 0 : c;
+}
+
+/*
+ * What the transfer means for the calls that the process makes on this connection. True: it is of
+ * one that is not sampled, and not reported.
+ */
+static __always_inline bool call_muted(struct conn_state *c, struct transfer *t, bool turned)
+{
+	bool before = c->call.muted, muted = t->dir ? call_seen(c, t, turned) : before;
+
+	if (!muted && before)
+		conn_in_step(c);
+	if (muted && !t->dir && (c->flags & CONN_LATE))
+		c->flags |= CONN_LATE_OLD;
+	return muted;
+}
+
+/* The bytes of what is not reported are missing until the next request or call begins (what is
+ * missing then are whole exchanges) or it can't be told where that is. */
+static __always_inline void conn_muted(struct conn_state *c, const struct transfer *t)
+{
+	u32 *missed = &c->missed[t->dir & 1];
+
+	if (t->result > 0 && *missed < MISSED_REPORT_MAX)
+		__sync_fetch_and_add(missed, t->result);
+}
+
+/* Fills in what the process's runtime says. True: nothing of the transfer is reported. */
+static __always_inline bool transfer_meaning(struct conn_state *c, struct transfer *t, bool turned)
+{
+	bool serves = c->flags & CONN_PASSIVE, muted = false, walks = false;
+	struct python_now now = {};
+
+	if (constants.requests && !serves)
+		muted = call_muted(c, t, turned);
+	if (!muted && (t->traced & TRACED_PYTHON)) {
+		if (!t->dir)
+			window_other(t->tid, c->id);
+		walks = transfer_runtime(c, t, &now) && turned && t->dir;
+	}
+	if (constants.requests && serves)
+		muted = request_seen(c, t);
+	if (muted) {
+		conn_muted(c, t);
+		return true;
+	}
+	t->state = walks && !conn_unsampled(c, t) ? now.state : 0;
+	return false;
+}
+
+/* What is known of the connection, made and announced where it is new; NULL: nothing to report. */
+static __always_inline struct conn_state *transfer_conn(struct transfer *t)
+{
+	struct conn_state *c = conn_of(t);
+	bool turned;
+
+	if (!c)
 		return 0;
 	if (!t->turn)
 		t->turn = current_turn();
-	if (!(c->flags & CONN_ANNOUNCED)) {
-		if (t->result < 0 || conn_announce(c, t))
-			return 0;
+	if (!(c->flags & CONN_ANNOUNCED) && t->result < 0)
+		return 0;
+	if (!(c->flags & CONN_LOOKED))
+		conn_look(c, t);
+	turned = c->dir != t->dir;
+	if (turned) {
+		c->dir = t->dir;
+		c->run_bytes = 0;
 	}
+	if (transfer_meaning(c, t, turned))
+		return 0;
+	if (!(c->flags & CONN_ANNOUNCED) && conn_announce(c, t))
+		return 0;
 	if (c->missed[0] | c->missed[1]) {
 		emit_missed(c, t);
 		if (c->missed[0] | c->missed[1]) {
@@ -367,13 +475,10 @@ static __always_inline struct conn_state *transfer_conn(struct transfer *t)
 			return 0;
 		}
 	}
-	turned = c->dir != t->dir;
-	if (turned) {
-		c->dir = t->dir;
-		c->run_bytes = 0;
-	}
-	if (t->traced & TRACED_PYTHON)
-		transfer_runtime(c, t, turned);
+	if (t->request)
+		request_emit(c, t);
+	if (t->state)
+		runtime_tell(c, t->pid, t->state, t->context, 0);
 	if (t->buffers == BUFFERS_MANY && c->many_next && c->many_moved &&
 	    c->many_vector == t->base)
 		return c; /* what is left of the call's */

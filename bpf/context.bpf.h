@@ -2,10 +2,13 @@
 #ifndef SPANLOOM_CONTEXT_BPF_H
 #define SPANLOOM_CONTEXT_BPF_H
 
+#include "owner.bpf.h"
 #include "python_frames.bpf.h"
 #include "python_served.bpf.h"
 
-static __always_inline void emit_context(u8 what, u64 context, u64 object, u64 pid_tid)
+/* `root_of`: as in the record. */
+static __always_inline void emit_context(u8 what, u64 context, u64 object, u64 pid_tid, u32 turn,
+					 u64 root_of)
 {
 	struct context_record *r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
 
@@ -22,9 +25,9 @@ static __always_inline void emit_context(u8 what, u64 context, u64 object, u64 p
 	r->object = object;
 	r->pid = pid_tid >> 32;
 	r->tid = (u32)pid_tid;
-	r->turn = current_turn();
+	r->turn = turn;
 	r->pad = 0;
-	r->root_of = 0;
+	r->root_of = root_of;
 	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 }
 
@@ -62,28 +65,49 @@ static __noinline u32 context_maker_walk(const struct python_layout *l, u32 pid,
 	return i ? walk : 0;
 }
 
+/* The frames of who hands something on, as far as somebody wants to know of them. */
+static __always_inline void context_frames(const struct python_layout *l,
+					   const struct python_now *now, u8 what, u64 pid_tid)
+{
+	u32 pid = pid_tid >> 32, walk;
+
+	walk = (l->walks & PYTHON_WALK_EVENTS && what != CONTEXT_COPIED ? WALK_ALL : 0) |
+	       (!now->context && pid != (u32)pid_tid ? WALK_WORK : 0);
+	if (l->walks)
+		walk |= context_maker_walk(l, pid, now->state);
+	if (l->key_client)
+		walk |= served_walk(pid, now->context);
+	if (walk && python_site(pid, now->state, 0, walk))
+		served_told(pid, now->context);
+}
+
 /*
  * `object` gets what the running thread works for. A thread without a context may run an executor's
- * item; the main thread never does.
+ * item; the main thread never does. The frames are of no interest where nothing of the request is
+ * kept; the copy itself is told of even so, since addresses are used again.
  */
 static __always_inline void context_handed_on(u8 what, u64 object)
 {
-	u64 pid_tid = bpf_get_current_pid_tgid();
-	u32 pid = pid_tid >> 32, walk;
-	const struct python_layout *l = python_layout_of(pid);
+	u64 pid_tid = bpf_get_current_pid_tgid(), root_of = 0;
+	u32 pid = pid_tid >> 32, tid = (u32)pid_tid, turn = current_turn();
+	u32 process = traced_flags(pid);
+	const struct python_layout *l;
 	struct python_now now = {};
+	struct owner o = {};
+	int known;
 
+	if (!process || (process & TRACED_SILENT))
+		return;
+	l = python_layout_of(pid);
 	if (!l || python_look(l, &now))
 		return;
-	walk = (l->walks & PYTHON_WALK_EVENTS && what != CONTEXT_COPIED ? WALK_ALL : 0) |
-	       (!now.context && pid != (u32)pid_tid ? WALK_WORK : 0);
-	if (l->walks && now.state)
-		walk |= context_maker_walk(l, pid, now.state);
-	if (l->key_client)
-		walk |= served_walk(pid, now.context);
-	if (walk && now.state && python_site(pid, now.state, 0, walk))
-		served_told(pid, now.context);
-	emit_context(what, now.context, object, pid_tid);
+	if (what == CONTEXT_COPIED)
+		known = owner_copied(pid, tid, process, now.context, object, turn, &o, &root_of);
+	else
+		known = owner_of(pid, tid, process, now.context, turn, &o);
+	if (now.state && !(known == 2 && !(o.ids.flags & IDS_SAMPLED)))
+		context_frames(l, &now, what, pid_tid);
+	emit_context(what, now.context, object, pid_tid, turn, root_of);
 	if (l->key_client && what == CONTEXT_COPIED)
 		served_copied(pid, now.context, object);
 }

@@ -89,6 +89,14 @@ struct sock_common {
 	struct in6_addr skc_v6_rcv_saddr;
 } KERNEL_TYPE;
 
+struct upid {
+	int nr;
+} KERNEL_TYPE;
+
+struct pid {
+	struct upid numbers[1];
+} KERNEL_TYPE;
+
 struct socket;
 struct sock {
 	struct sock_common __sk_common;
@@ -98,6 +106,7 @@ struct sock {
 	u8 sk_shutdown;
 	u16 sk_type;
 	u16 sk_protocol;
+	struct pid *sk_peer_pid; /* AF_UNIX: of who connected */
 } KERNEL_TYPE;
 
 struct tcp_sock {

@@ -34,6 +34,8 @@ enum {
 	CONN_PASSIVE = 8,
 	CONN_LATE = 16,     /* bytes were written that are sent later, in late_context */
 	CONN_LATE_OLD = 32, /* and something was received since */
+	CONN_LOOKED = 64, /* what is known of it at its first transfer: CONN_PASSIVE, CONN_FIRST */
+	CONN_FIRST = 128, /* nothing had been transferred before; on a unix socket nobody knows */
 };
 
 struct conn_state {
@@ -130,9 +132,10 @@ static __always_inline u32 traced_flags(u32 pid)
 	return flags ? *flags : 0;
 }
 
+/* And something of it is wanted. */
 static __always_inline bool is_traced(u32 pid)
 {
-	return traced_flags(pid) != 0;
+	return (traced_flags(pid) & (TRACED | TRACED_SILENT)) == TRACED;
 }
 
 static __always_inline void ring_lost(void)

@@ -126,4 +126,109 @@ static __always_inline int owner_of(u32 pid, u32 tid, u32 process, u64 context, 
 	return owner_relied(process, ret);
 }
 
+static __always_inline struct window *window_of(u32 tid)
+{
+	u32 slot = tid % WINDOW_SLOTS;
+
+	return bpf_map_lookup_elem(&windows, &slot);
+}
+
+/* The running thread has read a request's head to its end. */
+static __always_inline void window_open(u32 tid, u32 turn, u64 context, const struct owner *o)
+{
+	struct window *w = window_of(tid);
+	u32 before;
+
+	if (!w)
+		return;
+	before = *(volatile u32 *)&w->tid;
+	if (before == WINDOW_BUSY ||
+	    __sync_val_compare_and_swap(&w->tid, before, WINDOW_BUSY) != before)
+		return;
+	w->turn = turn;
+	w->context = context;
+	w->owner = *o;
+	barrier();
+	*(volatile u32 *)&w->tid = tid;
+}
+
+/* The running thread has read something of connection `conn_id`. */
+static __always_inline void window_other(u32 tid, u64 conn_id)
+{
+	struct window *w = window_of(tid);
+
+	if (w && *(volatile u32 *)&w->tid == tid && w->owner.conn_id != conn_id)
+		__sync_val_compare_and_swap(&w->tid, tid, 0);
+}
+
+/* False: none is open for a copy of `context`, *ret is nobody's. */
+static __always_inline bool window_take(u32 tid, u32 turn, u64 context, struct owner *ret)
+{
+	struct window *w = window_of(tid);
+
+	if (!w || *(volatile u32 *)&w->tid != tid)
+		return false;
+	if (w->turn != turn) {
+		__sync_val_compare_and_swap(&w->tid, tid, 0);
+		return false;
+	}
+	if (w->context && w->context != context)
+		return false;
+	*ret = w->owner;
+	/* Had another thread begun to fill it, this would not succeed. */
+	return __sync_val_compare_and_swap(&w->tid, tid, 0) == tid;
+}
+
+/*
+ * The running thread has made context `child` of `parent` (0: it has none): the child is its
+ * parent's owner's, or the root of the request whose window is open. *ret_root: the connection of
+ * that, 0 in every other case. As owner_of(), of the child.
+ */
+static __always_inline int owner_copied(u32 pid, u32 tid, u32 process, u64 parent, u64 child,
+					u32 turn, struct owner *ret, u64 *ret_root)
+{
+	struct owner_key key;
+	int known = owner_of(pid, tid, process, parent, turn, ret);
+
+	*ret_root = 0;
+	if (!known && window_take(tid, turn, parent, ret)) {
+		*ret_root = ret->conn_id;
+		known = owner_relied(process, ret);
+	}
+	key = owner_key_of(pid, child);
+	if (!known)
+		bpf_map_delete_elem(&owners, &key);
+	else if (bpf_map_update_elem(&owners, &key, ret, BPF_ANY)) {
+		count_drop(DROP_REQUEST_TABLE_FULL);
+		bpf_map_delete_elem(&owners, &key);
+	}
+	return known;
+}
+
+/* The running thread has read a request from a socket that blocks. */
+static __always_inline void worker_begins(u32 pid, u32 tid, const struct owner *o)
+{
+	struct worker fresh = { .owner = *o, .pid = pid, .unanswered = 1 };
+	const struct worker *w = bpf_map_lookup_elem(&workers, &tid);
+
+	if (w && w->pid == pid)
+		fresh.unanswered += w->unanswered;
+	fresh.owner.ids.flags |= IDS_THREAD;
+	if (bpf_map_update_elem(&workers, &tid, &fresh, BPF_ANY))
+		count_drop(DROP_REQUEST_TABLE_FULL);
+}
+
+/* One of its requests is being answered, by whatever thread, or is over. */
+static __always_inline void worker_ends(u32 tid)
+{
+	struct worker *w = tid ? bpf_map_lookup_elem(&workers, &tid) : 0;
+
+	if (!w)
+		return;
+	if (w->unanswered > 1)
+		__sync_fetch_and_sub(&w->unanswered, 1);
+	else
+		bpf_map_delete_elem(&workers, &tid);
+}
+
 #endif

@@ -19,19 +19,23 @@ u32 doubts = 0;
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child)
 {
-	u32 pid = child->tgid, tid = child->pid, parent_pid = parent->tgid, fresh = TRACED;
+	u32 pid = child->tgid, tid = child->pid, parent_pid = parent->tgid, fresh;
 	u32 flags = traced_flags(parent_pid);
 
 	if (!flags)
 		return 0;
 	if (pid == parent_pid) {
+		if (flags & TRACED_SILENT)
+			return 0;
 		emit_task(RECORD_THREAD_START, pid, tid, parent->pid, 0, false);
 		if (flags & TRACED_PYTHON)
 			context_handed_on(CONTEXT_BORN, tid);
 		return 0;
 	}
 	traced_hint[pid % TRACED_HINTS] = 1;
-	/* Its interpreter is looked at anew: its probes aren't there. */
+	/* Its interpreter is looked at anew: its probes aren't there. What its own bindings are
+	 * worth has to be found out again as well. */
+	fresh = flags & (TRACED | TRACED_INJECT | TRACED_SILENT | ~0u << TRACED_SERVICE_SHIFT);
 	if (bpf_map_update_elem(&traced, &pid, &fresh, BPF_ANY))
 		count_drop(DROP_PROCESS_TABLE_FULL);
 	else
@@ -39,21 +43,22 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 	return 0;
 }
 
-/* Another program has no such interpreter. */
-static __always_inline void python_ends(u32 pid)
+/* Another program has no such interpreter, and nothing is known of how it works. */
+static __always_inline void program_ends(u32 pid)
 {
 	u32 *flags = bpf_map_lookup_elem(&traced, &pid);
 
-	if (!flags || !(*flags & TRACED_PYTHON))
+	if (!flags)
 		return;
-	*flags &= ~(u32)TRACED_PYTHON;
-	bpf_map_delete_elem(&pythons, &pid);
+	if (*flags & TRACED_PYTHON)
+		bpf_map_delete_elem(&pythons, &pid);
+	*flags &= ~(u32)(TRACED_PYTHON | TRACED_CONTEXTS | TRACED_THREADS | TRACED_SERVES);
 }
 
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(process_exec, struct task_struct *task)
 {
-	python_ends(task->tgid);
+	program_ends(task->tgid);
 	emit_task(RECORD_PROCESS_EXEC, task->tgid, task->pid, 0, 0, true);
 	return 0;
 }
@@ -61,15 +66,17 @@ int BPF_PROG(process_exec, struct task_struct *task)
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(process_exit, struct task_struct *task)
 {
-	u32 pid = task->tgid;
+	u32 pid = task->tgid, tid = task->pid, flags = traced_flags(pid);
 
-	if (!is_traced(pid))
+	if (!flags)
 		return 0;
+	bpf_map_delete_elem(&workers, &tid);
 	if (task->signal->live.counter) {
-		emit_task(RECORD_THREAD_EXIT, pid, task->pid, 0, 0, false);
+		if (!(flags & TRACED_SILENT))
+			emit_task(RECORD_THREAD_EXIT, pid, task->pid, 0, 0, false);
 		return 0;
 	}
-	python_ends(pid);
+	program_ends(pid);
 	bpf_map_delete_elem(&traced, &pid);
 	emit_task(RECORD_PROCESS_EXIT, pid, task->pid, 0, 0, true);
 	return 0;
@@ -106,7 +113,7 @@ static __always_inline void connect_begins(struct sock *sk)
 	u32 flags = traced_flags(pid_tid >> 32);
 	struct conn_state *c;
 
-	if (!flags)
+	if (!flags || (flags & TRACED_SILENT))
 		return;
 	c = conn_create(key, sk->__sk_common.skc_family, 0);
 	if (!c)
@@ -162,6 +169,7 @@ int BPF_PROG(socket_destroyed, struct sock *sk)
 
 	if (!c)
 		return 0;
+	worker_ends(c->request.tid);
 	if ((c->flags & CONN_ANNOUNCED) && !conn_ignored(c))
 		emit_task(RECORD_CONN_CLOSE, 0, 0, 0, c->id, false);
 	bpf_map_delete_elem(&conns, &key);

@@ -86,11 +86,12 @@ static __always_inline int written_late(u64 stream)
 	u32 pid = bpf_get_current_pid_tgid() >> 32;
 	const struct python_layout *l = python_layout_of(pid);
 	s32 fd = uvloop_descriptor(stream);
+	u32 process = traced_flags(pid), tid = (u32)bpf_get_current_pid_tgid();
 	struct python_now now = {};
 	struct conn_state *c;
 	bool waiting;
 
-	if (!l)
+	if (!l || (process & TRACED_SILENT))
 		return 0;
 	c = fd < 0 ? 0 : descriptor_conn(fd);
 	if (!c) {
@@ -109,8 +110,10 @@ static __always_inline int written_late(u64 stream)
 	}
 	c->late_context = now.context;
 	c->flags = (c->flags & ~CONN_LATE_OLD) | CONN_LATE;
-	if (now.state)
-		runtime_tell(c, l, &now, pid, c->id, c->dir != IO_RECORD_SEND);
+	if (now.state && c->dir != IO_RECORD_SEND &&
+	    !(c->flags & CONN_PASSIVE ? ids_unsampled(&c->request.ids)
+				      : work_unsampled(pid, tid, process, now.context)))
+		runtime_tell(c, pid, now.state, now.context, c->id);
 	return 0;
 }
 
@@ -127,7 +130,7 @@ static __always_inline int native_span(u64 stack, u32 rule, u8 left)
 	struct native_span_record *r;
 	u64 context;
 
-	if (!flags)
+	if (!flags || (flags & TRACED_SILENT))
 		return 0;
 	context = flags & TRACED_PYTHON ? python_context(pid_tid >> 32) : 0;
 	r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);

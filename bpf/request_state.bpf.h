@@ -45,13 +45,19 @@ enum request_stage {
 
 struct request_state {
 	struct trace_ids ids;
-	u64 body;    /* bytes of its body still to be received; ~0: until the answer */
-	u32 seq;     /* TCP: of its first byte */
-	u16 scanned; /* bytes of the head seen so far */
-	u8 stage;    /* enum request_stage */
-	u8 muted;    /* nothing of this connection is reported */
-	u32 line;    /* what a head that comes in pieces needs remembered */
-	u32 zero;
+	u64 body;     /* bytes of its body still to be received; ~0: until the answer */
+	u32 seq;      /* TCP: of its first byte */
+	u16 scanned;  /* bytes of the head seen so far */
+	u8 stage;     /* enum request_stage */
+	u8 muted;     /* set of REQUEST_MUTED* */
+	u32 peer_seq; /* TCP: the other direction's counter then; the answer begins there or behind
+		       */
+	u32 tid; /* the thread that read it from a blocking socket and has not begun to answer; 0 */
+};
+
+enum {
+	REQUEST_MUTED = 1,        /* nothing of it is reported */
+	REQUEST_MUTED_BEFORE = 2, /* nor of the one before it */
 };
 
 struct call_state {
@@ -60,9 +66,9 @@ struct call_state {
 	u64 start_ns;                        /* before its first byte was queued */
 	u32 seq, peer_seq;                   /* TCP: of the call's first byte; the other counter */
 	u8 flags;                            /* REQUEST_* of its record */
-	u8 begun;  /* a call was begun whose first byte has not been seen to be sent */
-	u8 muted;  /* nothing of this connection is reported */
-	u8 added;  /* bytes that were put behind its request line */
+	u8 begun;    /* a call was begun whose first byte has not been seen to be sent */
+	u8 muted;    /* nothing of this connection is reported */
+	u8 added;    /* bytes that were put behind its request line */
 	u32 refused; /* drop reason for which calls here get no header; 0: none so far */
 	u32 zero;
 };

@@ -80,7 +80,9 @@ static __always_inline int sock_transfer(struct sock *sk, int result, int flags,
 		return 0;
 	pid_tid = bpf_get_current_pid_tgid();
 	process = traced_flags(pid_tid >> 32);
-	return process ? traced_transfer(sk, result, flags, dir, pid_tid, process) : 0;
+	return process && !(process & TRACED_SILENT)
+		       ? traced_transfer(sk, result, flags, dir, pid_tid, process)
+		       : 0;
 }
 
 SEC("tp_btf/sock_send_length")

@@ -69,7 +69,7 @@ static __always_inline int syscall_transfer(const struct exit_context *ctx, u32 
 	u32 msg_flags = 0;
 
 	t.traced = traced_flags(bpf_get_current_pid_tgid() >> 32);
-	if (!t.traced || transfer_would_block(ret) || (dir && !ret))
+	if (!t.traced || (t.traced & TRACED_SILENT) || transfer_would_block(ret) || (dir && !ret))
 		return 0;
 	regs = syscall_regs();
 	if (nr == NR_RECVFROM || nr == NR_SENDTO)
@@ -151,7 +151,7 @@ static __always_inline int syscall_messages(const struct exit_context *ctx, u32 
 	int i;
 
 	t.traced = traced_flags(bpf_get_current_pid_tgid() >> 32);
-	if (!t.traced || !ret || transfer_would_block(ret))
+	if (!t.traced || (t.traced & TRACED_SILENT) || !ret || transfer_would_block(ret))
 		return 0;
 	regs = syscall_regs();
 	msg_flags = BPF_CORE_READ(regs, r10);
@@ -254,7 +254,7 @@ int exit_connect(struct exit_context *ctx)
 	if (!connect_failed(ctx->ret))
 		return 0;
 	flags = traced_flags(pid_tid >> 32);
-	if (!flags)
+	if (!flags || (flags & TRACED_SILENT))
 		return 0;
 	regs = syscall_regs();
 	if (socket_of_fd(BPF_CORE_READ(regs, di), &s))

@@ -281,7 +281,8 @@ struct probe_constants {
 	u8 mute;           /* what is not sampled is not reported */
 	u8 inject;         /* headers are put into calls */
 	u8 tcp_option;     /* the TCP option is sent and read */
-	u8 zero[2];
+	u8 calls_early;    /* TCP: a call has its ids before its bytes leave, whatever its socket */
+	u8 zero;
 };
 
 enum sample_root { SAMPLE_ALL, SAMPLE_NONE, SAMPLE_RATIO };

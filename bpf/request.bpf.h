@@ -1,0 +1,47 @@
+/*
+ * HTTP/1 requests that a process receives, for connection.bpf.h, which includes this behind struct
+ * transfer.
+ */
+#ifndef SPANLOOM_REQUEST_BPF_H
+#define SPANLOOM_REQUEST_BPF_H
+
+#include "owner.bpf.h"
+#include "sample.bpf.h"
+
+/*
+ * request.bpf.c: what a transfer on a connection that the process serves means. 1: it is of a
+ * request that is not sampled, and not reported. Else t->request is not 0 where a head is complete
+ * with it, and request_emit() is due in front of it. Global, so that the verifier looks at it once
+ * for each program, apart from who calls.
+ */
+extern int request_seen(struct conn_state *c, struct transfer *t);
+
+/* The record of the request that this transfer completes. */
+static __noinline int request_emit(const struct conn_state *c, const struct transfer *t)
+{
+	const struct request_state *q = &c->request;
+	struct request_record *r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
+
+	if (!r) {
+		ring_lost();
+		return 0;
+	}
+	r->type = RECORD_REQUEST;
+	r->flags = t->request;
+	r->trace_flags = q->ids.trace_flags;
+	r->added = 0;
+	r->losses = ring_losses;
+	r->ts_ns = bpf_ktime_get_ns();
+	r->conn_id = c->id;
+	r->pid = t->pid;
+	r->tid = t->tid;
+	r->tcp_seq = q->seq;
+	r->tcp_peer_seq = q->peer_seq;
+	__builtin_memcpy(r->trace_id, q->ids.trace_id, sizeof(r->trace_id));
+	__builtin_memcpy(r->span_id, q->ids.span_id, sizeof(r->span_id));
+	__builtin_memcpy(r->parent_span_id, &t->request_parent, sizeof(r->parent_span_id));
+	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+#endif
