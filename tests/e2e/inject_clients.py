@@ -166,7 +166,7 @@ def nginx_proxy(stack, upstream, version="1.1"):
     root = os.path.join(stack.log_dir, f"proxy-{port}")
     os.makedirs(root)
     os.chmod(root, 0o755)
-    kept = 'proxy_set_header Connection ""; ' if version == "1.1" else ""
+    kept, pool = ('proxy_set_header Connection ""; ', "keepalive 8;") if version == "1.1" else ("", "")
     with open(f"{root}/nginx.conf", "w") as f:
         f.write(f"""daemon off; master_process off; worker_processes 1;
 user root; pid {root}/pid; error_log {root}/error.log warn;
@@ -174,7 +174,7 @@ events {{ worker_connections 512; }}
 http {{ access_log off; keepalive_requests 1000000; client_max_body_size 100m;
   client_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f; uwsgi_temp_path {root}/u;
   scgi_temp_path {root}/s;
-  upstream behind {{ server 127.0.0.1:{upstream}; keepalive 8; }}
+  upstream behind {{ server 127.0.0.1:{upstream}; {pool} }}
   server {{ listen 127.0.0.1:{port};
     location / {{ proxy_pass http://behind; proxy_http_version {version}; {kept}}} }} }}
 """)
