@@ -1,0 +1,147 @@
+/*
+ * The TCP option that carries a call's ids where no header can: what is kept with the sockets that
+ * send it, and what has been received. bpf/tcp_option.bpf.c moves it between here and the segments.
+ * Invariant: it goes out with the segment that begins with the call's first byte, or not at all,
+ * and is believed only for a request that begins with the very byte it came with.
+ */
+#ifndef SPANLOOM_OPTION_BPF_H
+#define SPANLOOM_OPTION_BPF_H
+
+#include "maps.bpf.h"
+
+/*
+ * The option: a kind for experiments, its length, who experiments, trace id, span id. With it and
+ * the time stamps the 40 bytes that TCP has for options are used up to the last one, so there is no
+ * byte for the flags: whether the trace is sampled is told by two experiment ids. Kind and length:
+ * RFC 4727 and RFC 6994; the ids are not registered with IANA.
+ */
+enum {
+	OPTION_KIND = 254,
+	OPTION_BYTES = 28,
+	OPTION_HEAD_BYTES = 4,
+	OPTION_EXPERIMENT = 0xeb, /* both ids begin with it */
+	OPTION_SAMPLED = 0x9f,
+	OPTION_NOT_SAMPLED = 0x9e,
+};
+
+enum { OPTIONS_RECEIVED_MAX = 16384 };
+/* linux/bpf.h, ABI. */
+enum { OPTION_MAP_SK_STORAGE = 24, OPTION_MAP_NO_PREALLOC = 1 };
+
+struct tcp_sock___segment {
+	u32 mss_cache;
+} KERNEL_TYPE;
+
+enum option_stage {
+	OPTION_IDLE,  /* no call waits for its segment */
+	OPTION_DUE,   /* one does: its option goes out whenever its first byte does */
+	OPTION_NEVER, /* the connection carries no HTTP/1, or has headers: not called for again */
+	OPTION_TRIAL, /* of the agent's own trial: as OPTION_DUE for the next byte that is sent */
+};
+
+/* Of a connection that a traced process makes while it is traced. Written with the socket locked.
+ */
+struct option_state {
+	u8 option[OPTION_BYTES];
+	u32 seq; /* of the call's first byte */
+	u32 stage;
+};
+RECORD_SIZE_IS(option_state, 36);
+
+struct {
+	__uint(type, OPTION_MAP_SK_STORAGE);
+	__uint(map_flags, OPTION_MAP_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct option_state);
+} options_sent SEC(".maps") __weak;
+
+struct option_key {
+	u64 sk;
+	u32 seq;
+	u32 zero;
+};
+
+struct option_ids {
+	u8 trace_id[TRACE_CONTEXT_ID_BYTES];
+	u8 span_id[TRACE_CONTEXT_SPAN_BYTES];
+	u8 trace_flags;
+	u8 zero[7];
+};
+RECORD_SIZE_IS(option_ids, 32);
+
+/* The oldest go when there are too many: nobody says that those who send them are friends. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, OPTIONS_RECEIVED_MAX);
+	__type(key, struct option_key);
+	__type(value, struct option_ids);
+} options_received SEC(".maps") __weak;
+
+/* The connection carries no calls, or their headers do: it sends no options any more. */
+static __always_inline void option_never(struct tcp_sock *tp)
+{
+	struct option_state *o =
+		constants.tcp_option ? bpf_sk_storage_get(&options_sent, tp, 0, 0) : 0;
+
+	if (o)
+		o->stage = OPTION_NEVER;
+}
+
+/*
+ * A call begins at call->seq that has got no header, before any of its bytes is queued; the whole
+ * send has `bytes`. `process`: TRACED_*. Sets REQUEST_INJECTED where the option goes out with it.
+ */
+static __always_inline void option_begins(struct tcp_sock *tp, struct call_state *call, u32 process,
+					  u64 bytes)
+{
+	const struct tcp_sock___segment *segment = (const void *)tp;
+	struct option_state *o;
+
+	if (!constants.tcp_option)
+		return;
+	o = bpf_sk_storage_get(&options_sent, tp, 0, 0);
+	if (!o || o->stage == OPTION_NEVER)
+		return;
+	o->stage = OPTION_IDLE;
+	if (!(process & TRACED_INJECT) || !(call->ids.flags & IDS_FIXED) ||
+	    (call->flags & (REQUEST_INJECTED | REQUEST_OWN)))
+		return;
+	if (bytes + OPTION_BYTES > segment->mss_cache) {
+		count_drop(DROP_OPTION_SIZE);
+		return;
+	}
+	o->option[0] = OPTION_KIND;
+	o->option[1] = OPTION_BYTES;
+	o->option[2] = OPTION_EXPERIMENT;
+	o->option[3] = call->ids.flags & IDS_SAMPLED ? OPTION_SAMPLED : OPTION_NOT_SAMPLED;
+	__builtin_memcpy(o->option + OPTION_HEAD_BYTES, call->ids.trace_id, TRACE_CONTEXT_ID_BYTES);
+	__builtin_memcpy(o->option + OPTION_HEAD_BYTES + TRACE_CONTEXT_ID_BYTES, call->ids.span_id,
+			 TRACE_CONTEXT_SPAN_BYTES);
+	o->seq = call->seq;
+	o->stage = OPTION_DUE;
+	call->flags |= REQUEST_INJECTED;
+}
+
+/*
+ * The ids that came with the segment whose first byte is number `seq`, which must be the request's:
+ * true when there are any, and then they are forgotten. `sk`: the address of the socket.
+ */
+static __always_inline bool option_received(u64 sk, u32 seq, struct trace_ids *ret)
+{
+	struct option_key key = { .sk = sk, .seq = seq };
+	const struct option_ids *ids;
+
+	if (!constants.tcp_option)
+		return false;
+	ids = bpf_map_lookup_elem(&options_received, &key);
+	if (!ids)
+		return false;
+	__builtin_memcpy(ret->trace_id, ids->trace_id, sizeof(ret->trace_id));
+	__builtin_memcpy(ret->span_id, ids->span_id, sizeof(ret->span_id));
+	ret->trace_flags = ids->trace_flags;
+	ret->flags = IDS_KNOWN;
+	bpf_map_delete_elem(&options_received, &key);
+	return true;
+}
+
+#endif
