@@ -226,6 +226,7 @@ static void http1_free(void *state)
 
 const struct protocol http1_protocol = {
 	.name = "http1",
+	.joins = true,
 	.state_size = sizeof(struct http1_state),
 	.match = http1_match,
 	.step = http1_step,

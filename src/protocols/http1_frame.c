@@ -161,6 +161,8 @@ static bool read_request_head(struct connection *c, const uint8_t *data, size_t 
 		http1_span_request(ex, &line, &fields, &st->net, &st->work);
 		ex->scratch[0] |= EX_HEAD_DONE;
 		exchange_head_read(ex);
+		if (used < (ssize_t)len || framed)
+			exchange_set_target(ex, line.method, line.target);
 		if (slice_eq(line.method, "HEAD"))
 			ex->scratch[0] |= EX_IS_HEAD;
 		if (slice_eq(line.method, "CONNECT"))
@@ -341,7 +343,7 @@ static ssize_t read_response_head(struct connection *c, const uint8_t *data, siz
 	else if (!(ex->scratch[0] & EX_HAS_STATUS))
 		http1_span_status(ex->span, line.status);
 	if (ex && !(ex->scratch[0] & EX_HAS_STATUS))
-		exchange_answered(ex);
+		exchange_answered(ex, line.status);
 	if (ex)
 		ex->scratch[0] |= EX_HAS_STATUS;
 	if (!framed)

@@ -20,7 +20,11 @@ struct connection *connection_new(struct tracer *t, const struct conn_info *info
 {
 	struct connection *c = calloc(1, sizeof(*c));
 
-	if (!c || !hash_put(&t->connections, info->conn_id, c)) {
+	if (c)
+		c->join = calloc(1, sizeof(*c->join));
+	if (!c || !c->join || !hash_put(&t->connections, info->conn_id, c)) {
+		if (c)
+			free(c->join);
 		free(c);
 		stats_drop(t->stats, DROP_NO_MEMORY, 1);
 		return NULL;
@@ -30,6 +34,7 @@ struct connection *connection_new(struct tracer *t, const struct conn_info *info
 	c->last_event_ns = info->ts_ns;
 	list_init(&c->exchanges);
 	list_push(&t->by_use, &c->node);
+	join_conn_open(&t->join, c->join, info);
 	stats_add(t->stats, STATS_CONNECTIONS, 1);
 	return c;
 }
@@ -69,6 +74,8 @@ void connection_free(struct connection *c)
 	list_remove(&c->node);
 	hash_remove(&c->tracer->connections, c->info.conn_id);
 	link_conn_close(c->tracer->linker, c->info.conn_id);
+	join_conn_close(&c->tracer->join, c->join);
+	free(c->join);
 	free(c);
 }
 
@@ -205,6 +212,7 @@ static ssize_t step(void *ctx, const uint8_t *data, size_t len)
 {
 	const struct step_context *s = ctx;
 
+	s->conn->rest = len;
 	return s->conn->protocol->step(s->conn, s->dir, data, len);
 }
 
@@ -214,6 +222,7 @@ static void lose(struct connection *c, enum io_dir dir, enum drop_reason reason)
 	stream_reset(&c->streams[IO_RECV]);
 	stream_reset(&c->streams[IO_SEND]);
 	c->lost = true;
+	join_conn_lost(c->join);
 	c->protocol->lost(c, dir);
 }
 
@@ -252,6 +261,7 @@ static bool pass_lost(struct connection *c, const struct io_event *ev)
 {
 	struct stream *s = &c->streams[ev->dir];
 
+	join_conn_lost(c->join);
 	if (!c->protocol) {
 		c->info.flags &= ~(uint32_t)CONN_FRESH;
 		buf_reset(&s->pending);
@@ -312,7 +322,9 @@ void connection_feed(struct connection *c, const struct io_event *ev)
 
 		link_request_active(exchange_first(c)->request, &at);
 		if (ev->dir == IO_SEND)
-			link_request_answered(exchange_first(c)->request, ev->tid);
+			link_request_answered(c->tracer->linker, exchange_first(c)->request,
+					      ev->tid);
 	}
+	connection_forget_ids(c, ev);
 	c->event = NULL;
 }

@@ -17,6 +17,7 @@
 struct tracer;
 struct request;
 struct call;
+struct join_conn;
 
 enum conn_role { ROLE_UNKNOWN, ROLE_CLIENT, ROLE_SERVER };
 
@@ -25,16 +26,19 @@ enum conn_role { ROLE_UNKNOWN, ROLE_CLIENT, ROLE_SERVER };
 struct exchange {
 	struct list node;
 	struct connection *conn;
-	struct span *span;    /* owned; start_ns is set, the rest is the protocol's */
-	uint32_t pid, tid;    /* who read or sent the request's first byte */
-	uint32_t turn;        /* of that thread, as in struct io_event */
-	bool nonblocking;     /* that call did not block */
-	uint64_t chunk;       /* stream.chunk of that I/O event */
-	uint64_t response_ns; /* the last answer byte seen so far; 0: none */
-	bool has_context;     /* a traceparent came with the request: */
-	uint8_t trace_id[TRACE_ID_BYTES], parent_span_id[SPAN_ID_BYTES], trace_flags;
-	uint64_t scratch[4];     /* the protocol's own, zeroed */
-	uint64_t number;         /* counts the exchanges of its connection */
+	struct span *span;      /* owned; start_ns is set, the rest is the protocol's */
+	uint32_t pid, tid;      /* who read or sent the request's first byte */
+	uint32_t turn;          /* of that thread, as in struct io_event */
+	bool nonblocking;       /* that call did not block */
+	uint64_t chunk;         /* stream.chunk of that I/O event */
+	uint64_t response_ns;   /* the last answer byte seen so far; 0: none */
+	uint64_t scratch[4];    /* the protocol's own, zeroed */
+	uint64_t number;        /* counts the exchanges of its connection */
+	bool has_seq;           /* TCP: */
+	uint32_t seq, peer_seq; /* of its first byte, as in struct io_event */
+	bool identified;        /* the kernel side gave its ids */
+	bool head_read;
+	bool exports;            /* it brings spans of its process to a collector */
 	bool has_code;           /* code.* of what answers */
 	char *route;             /* the template that it matched, owned; NULL: not known, or none */
 	struct request *request; /* link.c: the open request (server) */
@@ -56,6 +60,10 @@ struct connection {
 	uint64_t last_number;
 	uint64_t answer_number; /* of the first exchange when the transfer began that is fed */
 	const struct io_event *event; /* the event being fed, NULL outside */
+	size_t rest; /* bytes from where a step is to the end of what was captured of it */
+	bool has_next;
+	struct request_event next; /* ids for a request that has not begun */
+	struct join_conn *join;    /* owned */
 	uint64_t last_event_ns;
 	struct list node; /* tracer: by last use */
 };
@@ -88,8 +96,11 @@ void exchange_drop(struct exchange *ex);
 /* What begins the request is known whole, so it may be handled: calls before that are not its own.
  */
 void exchange_head_read(struct exchange *ex);
-/* The final answer to the first exchange has begun in the event being fed. */
-void exchange_answered(struct exchange *ex);
+/* The final answer to the first exchange has begun in the event being fed, with this status (not
+ * 0). */
+void exchange_answered(struct exchange *ex, int status);
+/* Method and target as they are in the request, whole. */
+void exchange_set_target(struct exchange *ex, struct slice method, struct slice target);
 /* The traceparent and tracestate of the request; a malformed traceparent is ignored, as W3C says.
  */
 void exchange_set_context(struct exchange *ex, struct slice traceparent, struct slice tracestate);

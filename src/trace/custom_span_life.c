@@ -61,7 +61,7 @@ void custom_span_finish(struct tracer *t, struct custom_process *p, struct custo
 	p->count--;
 	s->end_ns = at.ns;
 	span_add_str(s, "spanloom.bounds", slice_str(c->native ? "exact" : "observed"));
-	if (drop) {
+	if (drop || tracer_leaves_out(t, p->pid)) {
 		span_free(s);
 		s = NULL;
 	}
@@ -86,6 +86,7 @@ struct custom_span *custom_span_begin(struct tracer *t, struct custom_process *p
 {
 	struct link_origin o = {
 		.pid = at->pid,
+		.custom = true,
 		.at = { at->ts_ns, at->tid, at->turn },
 		.context = at->context,
 		.site = site,
@@ -96,8 +97,8 @@ struct custom_span *custom_span_begin(struct tracer *t, struct custom_process *p
 
 	c = calloc(1, sizeof(*c));
 	if (c)
-		o.custom = c->span = make_span(t, at->pid, f->rule, at->ts_ns);
-	if (o.custom)
+		o.span = c->span = make_span(t, at->pid, f->rule, at->ts_ns);
+	if (o.span)
 		c->call = link_call_begin(t->linker, &o);
 	if (!c || !c->call) {
 		if (c)

@@ -9,6 +9,9 @@
 #include <string.h>
 
 #include "trace/link_context.h"
+#include "trace/link_proxy.h"
+#include "trace/link_settle.h"
+#include "trace/link_trust.h"
 
 struct linker *linker_new(const struct linker_ops *ops, struct stats *stats)
 {
@@ -19,6 +22,9 @@ struct linker *linker_new(const struct linker_ops *ops, struct stats *stats)
 	l->ops = *ops;
 	l->stats = stats;
 	list_init(&l->waiting);
+	list_init(&l->settling);
+	list_init(&l->decided);
+	list_init(&l->settled);
 	return l;
 }
 
@@ -27,6 +33,7 @@ static void process_put(struct process *p)
 	if (!p || --p->refs)
 		return;
 	link_contexts_free(p->contexts);
+	free(p->ends);
 	free(p);
 }
 
@@ -43,6 +50,7 @@ void link_request_put(struct request *r)
 		return;
 	link_conn_put(r->conn);
 	process_put(r->process);
+	span_free(r->span);
 	free(r);
 }
 
@@ -58,6 +66,8 @@ void link_call_put(struct call *c)
 	while (c && --c->refs == 0) {
 		struct call *within = c->within;
 
+		link_request_put(c->forwarded);
+		link_hop_free(c);
 		link_request_put(c->of);
 		process_put(c->process);
 		free(c);
@@ -67,13 +77,10 @@ void link_call_put(struct call *c)
 
 void link_call_free(struct call *c)
 {
-	if (c->seq && !c->decided)
-		c->process->contexts->call_count--;
+	link_call_leaves(c);
 	list_remove(&c->node);
 	list_remove(&c->by_request);
-	if (c->origin)
-		link_node_put(c->process->contexts, c->origin);
-	c->origin = NULL;
+	list_remove(&c->trace.heir);
 	link_request_put(c->request);
 	c->request = NULL;
 	span_free(c->span);
@@ -110,11 +117,13 @@ void linker_free(struct linker *l)
 
 	if (!l)
 		return;
+	link_settle_free(l);
 	list_each_safe(it, tmp, &l->waiting)
 		link_call_free(list_entry(it, struct call, node));
 	link_threads_free(l);
 	while (hash_next(&l->processes, &pos, NULL, &value)) {
 		forget_calls(value);
+		link_hops_forget(value);
 		process_put(value);
 	}
 	hash_free(&l->processes);
@@ -148,13 +157,14 @@ struct process *link_process_get(struct linker *l, uint32_t pid)
 	p->pid = pid;
 	p->refs = 1;
 	list_init(&p->requests);
+	list_init(&p->hops);
 	return p;
 }
 
 /* --- requests --- */
 
 /* Two requests at once: neither is the process's only one, nor, on one thread, the thread's. */
-static void note_overlap(struct process *p, struct thread *t, struct request *r)
+static void note_overlap(struct linker *l, struct process *p, struct thread *t, struct request *r)
 {
 	struct list *it, *tmp;
 
@@ -166,8 +176,10 @@ static void note_overlap(struct process *p, struct thread *t, struct request *r)
 		other->overlapped = r->overlapped = true;
 		if (!other->blocking || !r->blocking)
 			p->multiplexed = true;
-		if (other->tid == t->tid)
+		if (other->tid == t->tid) {
 			other->shared = r->shared = true;
+			link_distrust(l, p, TRACER_TRUST_THREADS);
+		}
 	}
 }
 
@@ -186,6 +198,7 @@ struct request *link_request_begin(struct linker *l, struct exchange *ex)
 	list_init(&r->calls);
 	list_init(&r->by_conn);
 	list_init(&r->pending);
+	list_init(&r->settling);
 	r->number = ++l->seq;
 	r->tid = ex->tid;
 	r->blocking = !ex->nonblocking;
@@ -204,22 +217,16 @@ struct request *link_request_begin(struct linker *l, struct exchange *ex)
 			p->background = true;
 	}
 	t->independent = false;
-	note_overlap(p, t, r);
+	note_overlap(l, p, t, r);
 	link_claim_begin(l, r, ex);
+	r->joins = ex->conn->protocol->joins;
+	link_settle_begin(l, r, ex);
 	return r;
-}
-
-void link_request_ids(struct request *r, const struct span *s, bool sampled)
-{
-	memcpy(r->trace_id, s->trace_id, sizeof(r->trace_id));
-	memcpy(r->span_id, s->span_id, sizeof(r->span_id));
-	r->flags = (uint8_t)((s->trace_flags & ~1u) | (sampled ? 1u : 0u));
-	r->known = true;
 }
 
 bool link_request_sampled(const struct request *r)
 {
-	return !r->known || r->flags & 1;
+	return !r->trace.settled || r->trace.flags & 1;
 }
 
 void link_request_active(struct request *r, const struct link_point *at)
@@ -237,19 +244,22 @@ void link_request_active(struct request *r, const struct link_point *at)
 	r->active = *at;
 }
 
-void link_request_answered(struct request *r, uint32_t tid)
+void link_request_answered(struct linker *l, struct request *r, uint32_t tid)
 {
 	r->answered = true;
 	/* A pipelined request is read with the one before, by whoever handles that. */
 	if (!r->blocking || r->shared)
 		return;
-	if (tid == r->tid)
+	if (tid == r->tid) {
 		r->process->direct = true;
-	else
+		link_trust(l, r->process, TRACER_TRUST_THREADS);
+	} else {
 		r->process->handoff = true;
+		link_distrust(l, r->process, TRACER_TRUST_THREADS);
+	}
 }
 
-void link_request_end(struct linker *l, struct request *r, uint64_t now_ns)
+void link_request_end(struct linker *l, struct request *r, struct span *s, uint64_t now_ns)
 {
 	struct thread *t = hash_get(&l->threads, r->tid);
 	struct list *it, *tmp;
@@ -269,6 +279,8 @@ void link_request_end(struct linker *l, struct request *r, uint64_t now_ns)
 		link_claim_end(l, r);
 		link_look(l, r->process, now_ns, false);
 	}
+	link_hop_over(l, r, s != NULL);
+	link_request_leave(l, r, s);
 	link_request_put(r);
 }
 
@@ -298,8 +310,10 @@ void link_process_exit(struct linker *l, uint32_t pid, uint64_t now_ns)
 	struct process *p = link_process(l, pid);
 
 	link_threads_end(l, pid, now_ns);
-	if (p)
+	if (p) {
 		forget_contexts(l, p, now_ns);
+		link_hops_forget(p);
+	}
 	process_put(hash_remove(&l->processes, pid));
 }
 
@@ -344,6 +358,8 @@ void link_process_changed(struct linker *l, uint32_t pid, uint64_t now_ns)
 {
 	struct process *p = link_process(l, pid);
 
+	if (p)
+		link_trust_reset(l, p);
 	if (!p || !p->contexts)
 		return;
 	link_contexts_lost(l, p);
@@ -367,6 +383,7 @@ void link_lost(struct linker *l, uint64_t now_ns)
 
 		list_each_safe(it, tmp, &p->requests)
 			list_entry(it, struct request, node)->lost = true;
+		link_hops_lost(p);
 		if (!p->contexts)
 			continue;
 		link_contexts_lost(l, p);
@@ -405,10 +422,12 @@ void link_tick(struct linker *l, uint64_t now_ns)
 		return;
 	l->next_look_ns = now_ns + LINK_LOOK_NS;
 	look_everywhere(l, now_ns, false);
+	link_settle_tick(l, now_ns);
 }
 
 void link_flush(struct linker *l, uint64_t now_ns)
 {
 	decide_waiting(l, now_ns, true);
 	look_everywhere(l, now_ns, true);
+	link_settle_flush(l);
 }

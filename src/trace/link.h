@@ -27,6 +27,7 @@
 #include "base/stats.h"
 #include "trace/connection.h"
 #include "trace/span.h"
+#include "trace/trace_context.h"
 
 #define LINK_WAIT_NS 300000000ull    /* how long a finished call waits for its parent */
 #define LINK_PROMPT_NS 5000000ull    /* "at once": the time a request may be silent before a call */
@@ -34,6 +35,9 @@
 #define LINK_LOOK_NS 10000000ull     /* how often calls that wait for time alone are looked at */
 #define LINK_PAUSE_NS 100000000ull   /* a task with work left does not pause so long */
 #define LINK_DOUBT_NS 10000000000ull /* a request that was lost from sight may take this long */
+#define LINK_JOIN_NS 100000000ull /* how long a request waits for its caller, from its first byte \
+				   */
+#define LINK_SETTLE_NS 3000000000ull /* and, joined, for the caller's trace, from its own end */
 #define LINK_GRACE_NS \
 	50000000ull /* a child thread that was joined is gone this soon after its request */
 
@@ -48,13 +52,17 @@ struct request;
 struct call;
 
 struct linker_ops {
-	/* A client or custom span, its parent decided. The receiver owns it. `parent_flags` is NULL
-	 * for a root. */
-	void (*linked)(void *ctx, struct span *s, const uint8_t *parent_flags);
+	/* A span whose parent and trace are final; `flags` are W3C's, the sampler's decision in bit
+	 * 0. The receiver owns it. */
+	void (*linked)(void *ctx, struct span *s, uint8_t flags);
 	/* What link_call_maker() gave for the call of this span isn't so. */
 	void (*not_made)(void *ctx, struct span *s);
-	/* The W3C flags of a trace that begins with one of our own spans. */
-	uint8_t (*root_flags)(void *ctx, const uint8_t *trace_id);
+	/* The W3C flags of a span whose parent has `parent_flags` (NULL: of a root), the decision
+	 * in bit 0. */
+	uint8_t (*decide)(void *ctx, const uint8_t *trace_id, const uint8_t *parent_flags);
+	/* As in struct tracer_ops; may be NULL. */
+	void (*trust)(void *ctx, uint32_t pid, uint32_t trust);
+	bool (*silent)(void *ctx, uint32_t pid);
 	void *ctx;
 };
 
@@ -66,7 +74,8 @@ struct link_origin {
 	uint64_t context;                /* the runtime's; 0: none */
 	const struct runtime_site *site; /* NULL: nothing is known of the frames */
 	struct call *within;             /* the custom span that it is made in; NULL: see lineage */
-	const struct span *custom;       /* a custom span itself, its ids set; else NULL */
+	const struct span *span;         /* its own, with its ids */
+	bool custom;                     /* it is a custom span */
 	bool exact;                      /* a custom span whose end will be told */
 };
 
@@ -76,25 +85,55 @@ void linker_free(struct linker *l);
 
 /* A request of `ex` begins: its first byte was read by ex->tid. NULL when out of memory. */
 struct request *link_request_begin(struct linker *l, struct exchange *ex);
-/* Its ids are known now or have changed. */
-void link_request_ids(struct request *r, const struct span *s, bool sampled);
+struct request *link_request_get(struct request *r);
+struct call *link_call_get(struct call *c);
+/* The puts take NULL. */
+void link_request_put(struct request *r);
+void link_call_put(struct call *c);
+/* The ids that the kernel side has given to it. */
+void link_request_ids(struct linker *l, struct request *r, const struct request_event *ev);
+/* Its head has this traceparent. False: the kernel side knows of another parent. */
+bool link_request_remote(struct request *r, const struct trace_context *tc);
 /* Its head was read whole, in `context`: it may be handled from now on. */
 void link_request_head(struct linker *l, struct request *r, uint64_t context);
 /* The first bytes of its answer were written in `context` (0: in none, or it isn't known). */
 void link_request_root(struct linker *l, struct request *r, uint64_t context, uint64_t now_ns);
+/* Whether its span may be kept, as far as that is known. */
 bool link_request_sampled(const struct request *r);
 /* Bytes went over its connection. */
 void link_request_active(struct request *r, const struct link_point *at);
 /* A byte of its answer was sent by `tid`. */
-void link_request_answered(struct request *r, uint32_t tid);
-/* Its answer is complete. Frees it once nothing waits for it. */
-void link_request_end(struct linker *l, struct request *r, uint64_t now_ns);
+void link_request_answered(struct linker *l, struct request *r, uint32_t tid);
+/* Its answer is complete; its span (taken over; NULL: dropped) goes to ops.linked once trace and
+ * parent are final. Frees it once nothing waits for it. */
+void link_request_end(struct linker *l, struct request *r, struct span *s, uint64_t now_ns);
+/* Whether its caller is still looked for. */
+bool link_request_waits(const struct request *r);
+/* `c` is the call at the other end of `r`. */
+void link_join(struct linker *l, struct call *c, struct request *r);
+/* Several calls may be: none is. */
+void link_join_none(struct linker *l, struct request *r);
+
+/* What proxies are followed by (link_proxy.h): the request or call of the exchange has method and
+ * target with this hash (not 0); the call's head has a traceparent of its maker's; of its answer,
+ * in `ev`, the status came (not 0), or (0) the end; the same of an answer that was sent. */
+void link_request_target(struct linker *l, struct request *r, uint64_t key);
+void link_call_target(struct linker *l, struct call *c, uint64_t key);
+void link_call_header(struct linker *l, struct call *c, const struct trace_context *tc,
+		      uint64_t now_ns);
+void link_call_hears(struct linker *l, struct call *c, const struct io_event *ev, int status);
+void link_request_passes(struct linker *l, struct request *r, const struct io_event *ev,
+			 int status);
+/* A thread's transfer comes (not a failed one): call before what it means is told. */
+void link_transfer(struct linker *l, const struct io_event *ev);
 
 /* A connection of the process is used for the first time; info->turn and connect_turn tell when the
  * thread asked for it. */
 void link_connected(struct linker *l, const struct conn_info *info);
 /* A call begins. NULL when out of memory. The caller ends it. */
 struct call *link_call_begin(struct linker *l, const struct link_origin *o);
+/* The ids that the kernel side has given to it. */
+void link_call_ids(struct linker *l, struct call *c, const struct request_event *ev);
 /* Whether its span may be kept, as far as that is known. */
 bool link_call_sampled(const struct call *c);
 /* The application's function that had the library make the call in a task of its own: its code

@@ -3,9 +3,10 @@
  * Invariant: process->calls_open is the number of calls on connections that have not ended.
  */
 #include <stdlib.h>
-#include <string.h>
 
 #include "trace/link_context.h"
+#include "trace/link_proxy.h"
+#include "trace/link_settle.h"
 
 /* Two calls in flight at once know of each other. */
 static void meet_others(struct process *p, struct call *c)
@@ -51,6 +52,8 @@ struct call *link_call_begin(struct linker *l, const struct link_origin *o)
 		return NULL;
 	list_init(&c->node);
 	list_init(&c->by_request);
+	list_init(&c->hop);
+	link_trace_init(&c->trace, o->span, false);
 	c->refs = 1;
 	c->process = p;
 	p->refs++;
@@ -58,12 +61,9 @@ struct call *link_call_begin(struct linker *l, const struct link_origin *o)
 	c->conn_id = o->conn_id;
 	c->began_ns = o->at.ns;
 	c->why_none = DROP_PARENT_NO_REQUEST;
-	if (o->custom) {
-		c->is_custom = true;
-		c->exact = o->exact;
-		memcpy(c->trace_id, o->custom->trace_id, sizeof(c->trace_id));
-		memcpy(c->span_id, o->custom->span_id, sizeof(c->span_id));
-	}
+	c->is_custom = o->custom;
+	c->exact = o->custom && o->exact;
+	c->in_context = o->context;
 	if (!link_choose_thread(t, c) && !c->is_custom)
 		link_choose_process(l, t, c, &o->at);
 	if (!c->is_custom)
@@ -113,8 +113,10 @@ void link_call_end(struct linker *l, struct call *c, struct span *s, const struc
 	c->span = s;
 	c->ended_ns = at->ns;
 	if (!s) {
-		c->dropped = true;
+		link_call_void(l, c);
 		link_call_free(c);
+	} else if (c->decided) {
+		link_call_hand_on(l, c);
 	} else if (!link_decide(l, c, at->ns, false)) {
 		if (!c->seq)
 			list_push(&l->waiting, &c->node);

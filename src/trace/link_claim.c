@@ -6,6 +6,8 @@
 #include <stdlib.h>
 
 #include "trace/link_context.h"
+#include "trace/link_settle.h"
+#include "trace/link_trust.h"
 
 /* --- connections --- */
 
@@ -110,6 +112,7 @@ void link_request_head(struct linker *l, struct request *r, uint64_t context)
 	struct node *n;
 
 	r->head_read = true;
+	link_settle_head(l, r);
 	if (!r->conn || r->head_seq)
 		return;
 	r->head_seq = ++l->seq;
@@ -163,6 +166,14 @@ void link_claim_give_up(struct request *r, enum root root)
 		doubt_weak(x, r);
 }
 
+static void forget_nodes(struct contexts *x, struct request *r)
+{
+	link_node_put(x, r->early);
+	link_node_put(x, r->task);
+	link_node_put(x, r->bound);
+	r->early = r->task = r->bound = NULL;
+}
+
 void link_claim_end(struct linker *l, struct request *r)
 {
 	struct contexts *x = r->process->contexts;
@@ -179,9 +190,7 @@ void link_claim_end(struct linker *l, struct request *r)
 	}
 	if (!r->conn->closed)
 		link_peer_ended(r->conn, r);
-	link_node_put(x, r->early);
-	link_node_put(x, r->task);
-	r->early = r->task = NULL;
+	forget_nodes(x, r);
 }
 
 void link_claims_lost(struct linker *l, struct process *p)
@@ -195,9 +204,7 @@ void link_claims_lost(struct linker *l, struct process *p)
 		struct request *r = list_entry(it, struct request, node);
 
 		list_remove(&r->pending);
-		link_node_put(x, r->early);
-		link_node_put(x, r->task);
-		r->early = r->task = NULL;
+		forget_nodes(x, r);
 		r->root = ROOT_NONE;
 	}
 	while (hash_next(&l->conns, &pos, NULL, &value)) {
@@ -210,11 +217,15 @@ void link_claims_lost(struct linker *l, struct process *p)
 
 /* --- rule 3, and copies of a connection's own task --- */
 
-void link_claim_copied(struct contexts *x, struct node *from, struct node *to)
+void link_claim_copied(struct contexts *x, struct node *from, struct node *to, uint64_t root_of)
 {
 	struct request *r = from->reading, *current = link_task_request(from);
 
 	from->reading = NULL;
+	if (r && root_of && root_of != r->conn->conn_id) {
+		link_request_put(r); /* of one that isn't reported */
+		return;
+	}
 	if (r && r->root == ROOT_OPEN && !r->ended && !from->reads_many && !x->early_wrong) {
 		link_node_claim(to, CLAIM_ROOT, r);
 		r->root = ROOT_EARLY;
@@ -277,7 +288,7 @@ static struct node *foreign(struct node *n, const struct request *r)
 }
 
 /* Rule 1: the answer was written in `n`, which is younger than the request could have begun. */
-static void claim_root(struct request *r, struct node *n, uint64_t since)
+static void claim_root(struct linker *l, struct request *r, struct node *n, uint64_t since)
 {
 	struct contexts *x = r->process->contexts;
 	struct node *root = n, *rival = NULL;
@@ -298,6 +309,9 @@ static void claim_root(struct request *r, struct node *n, uint64_t since)
 		x->crossed = true;
 		link_node_claim(rival, CLAIM_TORN, NULL);
 	}
+	link_trust_root(l, r, rival ? NULL : root);
+	if (rival)
+		link_distrust(l, r->process, TRACER_TRUST_CONTEXTS);
 	if (rival || (r->root == ROOT_EARLY && r->early != root)) {
 		tear(r);
 		return;
@@ -369,6 +383,7 @@ static void claim_task(struct linker *l, struct request *r, struct node *n, uint
 	struct contexts *x = r->process->contexts;
 	struct list *it, *tmp;
 
+	link_trust_root(l, r, NULL);
 	if (!bind_task(r, n))
 		return;
 	r->conn->has_task = true;
@@ -400,6 +415,7 @@ static void claim_by_older(struct linker *l, struct request *r, struct node *n, 
 	if (!owned->request || owned->request->conn != r->conn) {
 		x->workers = x->workers || owned->claim != CLAIM_TORN;
 		x->crossed = true;
+		link_distrust(l, r->process, TRACER_TRUST_CONTEXTS);
 		link_node_claim(n, CLAIM_TORN, NULL);
 		tear(r);
 		return;
@@ -441,7 +457,7 @@ void link_request_root(struct linker *l, struct request *r, uint64_t context, ui
 	} else {
 		since = link_since(r);
 		if (n->seq > since)
-			claim_root(r, n, since);
+			claim_root(l, r, n, since);
 		else
 			claim_by_older(l, r, n, since);
 	}

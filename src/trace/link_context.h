@@ -185,8 +185,8 @@ void link_claim_begin(struct linker *l, struct request *r, const struct exchange
 void link_claim_end(struct linker *l, struct request *r);
 /* The request can't be found by contexts (any more). */
 void link_claim_give_up(struct request *r, enum root root);
-/* A copy was made of `from`. */
-void link_claim_copied(struct contexts *x, struct node *from, struct node *to);
+/* A copy was made of `from`; `root_of` as in struct context_event. */
+void link_claim_copied(struct contexts *x, struct node *from, struct node *to, uint64_t root_of);
 /* A call begins: does it show that a connection's own task works between requests? */
 void link_claim_called(struct contexts *x, const struct call *c);
 /* The request that is answered in the connection's own task `n` and open; NULL: none. */

@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "trace/link_context.h"
+#include "trace/link_proxy.h"
+#include "trace/link_settle.h"
 
 /* --- calls --- */
 
@@ -88,9 +90,11 @@ bool link_call_sampled(const struct call *c)
 
 	while (n && n->claim == CLAIM_NONE && i++ < CHAIN_MAX)
 		n = n->parent;
-	if (n && n->request && n->request->known)
-		return n->request->flags & 1;
-	return !c->request || !c->request->known || c->request->flags & 1;
+	if (c->trace.settled)
+		return c->trace.flags & 1;
+	if (n && n->request)
+		return link_request_sampled(n->request);
+	return !c->request || link_request_sampled(c->request);
 }
 
 uint64_t link_call_maker(struct call *c)
@@ -198,7 +202,7 @@ static enum verdict judge_lineage(const struct call *c, uint64_t now_ns, enum pa
 	if (n->claim == CLAIM_TORN || n->request->root == ROOT_TORN)
 		return VERDICT_NO;
 	*why = DROP_PARENT_EVENTS_LOST;
-	if (n->request->lost || !n->request->known)
+	if (n->request->lost)
 		return VERDICT_NO;
 	*why = DROP_PARENT_OUTSIDE;
 	if (c->began_ns < n->request->began_ns) /* a connection attempt is told of late */
@@ -216,7 +220,10 @@ static enum verdict fall_back(const struct call *c, uint64_t now_ns, enum patien
 			      struct request **ret, enum drop_reason *why)
 {
 	const struct contexts *x = c->process->contexts;
+	enum verdict hop = x->runtime ? VERDICT_NO : link_judge_hop(c, patience, ret);
 
+	if (hop != VERDICT_NO)
+		return hop;
 	if (c->torn || (c->is_custom && x->runtime))
 		return VERDICT_NO;
 	if (x->runtime && c->rule == RULE_CHILD_THREAD && c->pooled)
@@ -242,6 +249,10 @@ static enum verdict judge(const struct call *c, uint64_t now_ns, enum patience p
 	*why = c->why_none;
 	if (c->torn)
 		return VERDICT_NO;
+	if (c->forwarded) {
+		*ret = c->forwarded;
+		return VERDICT_YES;
+	}
 	if (c->origin) {
 		v = judge_lineage(c, now_ns, patience, ret, why);
 		if (v != VERDICT_NO || *why != DROP_PARENT_OUTSIDE)
@@ -252,31 +263,9 @@ static enum verdict judge(const struct call *c, uint64_t now_ns, enum patience p
 	return fall_back(c, now_ns, patience, ret, why);
 }
 
-/* The parent is custom span `w`, or what is around it. */
-static void adopt(struct linker *l, struct call *c, const struct call *w)
-{
-	struct link_parent *p = &c->parent;
-
-	p->exists = true;
-	memcpy(p->trace_id, w->trace_id, sizeof(p->trace_id));
-	memcpy(p->span_id, w->span_id, sizeof(p->span_id));
-	p->flags = w->parent.exists ? w->parent.flags : l->ops.root_flags(l->ops.ctx, w->trace_id);
-	c->of = link_request_get(w->of);
-}
-
-static void adopt_request(struct call *c, struct request *r)
-{
-	struct link_parent *p = &c->parent;
-
-	p->exists = true;
-	memcpy(p->trace_id, r->trace_id, sizeof(p->trace_id));
-	memcpy(p->span_id, r->span_id, sizeof(p->span_id));
-	p->flags = r->flags;
-	c->of = link_request_get(r);
-}
-
-/* True when c->parent is filled. */
-static bool decide_parent(struct linker *l, struct call *c, uint64_t now_ns, enum patience patience)
+/* The parent: custom span *ret_within, else request *ret, else none. False: not known yet. */
+static bool decide_parent(struct linker *l, struct call *c, uint64_t now_ns, enum patience patience,
+			  struct call **ret_within, struct request **ret)
 {
 	struct call *w = c->within;
 	struct request *r = NULL;
@@ -293,59 +282,50 @@ static bool decide_parent(struct linker *l, struct call *c, uint64_t now_ns, enu
 		w = w->decided ? w : NULL;
 	}
 	if (w && !c->by_lineage) {
-		adopt(l, c, w);
+		*ret_within = w;
 		return true;
 	}
 	v = judge(c, now_ns, patience, &r, &why);
 	if (v == VERDICT_WAIT)
 		return false;
 	if (v == VERDICT_YES && r && (!w || w->of != r))
-		adopt_request(c, r);
+		*ret = r;
 	else if (w && (v == VERDICT_YES || (!w->of && why == DROP_PARENT_OUTSIDE)))
-		adopt(l, c, w);
+		*ret_within = w;
 	else if (!c->is_custom)
 		stats_drop(l->stats, why, 1);
 	return true;
 }
 
-static void hand_on(struct linker *l, struct call *c)
+void link_call_leaves(struct call *c)
 {
-	struct span *s = c->span;
+	struct contexts *x = c->process->contexts;
 
-	c->span = NULL;
-	if (c->parent.exists) {
-		memcpy(s->trace_id, c->parent.trace_id, sizeof(s->trace_id));
-		memcpy(s->parent_span_id, c->parent.span_id, sizeof(s->parent_span_id));
-		s->has_parent = true;
-		if (!c->is_custom)
-			stats_add(l->stats, STATS_LINKED, 1);
-	}
-	if (c->maker_wrong)
-		l->ops.not_made(l->ops.ctx, s);
-	l->ops.linked(l->ops.ctx, s, c->parent.exists ? &c->parent.flags : NULL);
-	link_call_free(c);
+	if (!c->seq || c->left)
+		return;
+	c->left = true;
+	x->call_count--;
+	link_node_put(x, c->origin);
+	c->origin = NULL;
 }
 
 bool link_decide_by_context(struct linker *l, struct call *c, uint64_t now_ns, bool last)
 {
-	struct contexts *x = c->process->contexts;
+	struct call *w = NULL;
+	struct request *r = NULL;
 
-	if (!c->decided) {
-		if (!decide_parent(l, c, now_ns, link_patience(c, now_ns, last)))
-			return false;
-		c->decided = true;
-		/* By now it may show that the server made it. */
-		c->maker_wrong = c->maker && link_maker(c->item_maker, c->origin) != c->maker;
-		if (c->parent.exists)
-			memcpy(c->trace_id, c->parent.trace_id, sizeof(c->trace_id));
-		list_remove(&c->node);
-		list_remove(&c->by_request);
-		x->call_count--;
-		link_node_put(x, c->origin);
-		c->origin = NULL;
+	if (c->decided)
+		return true;
+	if (!decide_parent(l, c, now_ns, link_patience(c, now_ns, last), &w, &r))
+		return false;
+	/* By now it may show that the server made it. */
+	c->maker_wrong = c->maker && link_maker(c->item_maker, c->origin) != c->maker;
+	if (w) {
+		c->of = link_request_get(w->of);
+		link_call_decided(l, c, &w->trace);
+	} else {
+		link_call_made_for(l, c, r);
 	}
-	if (c->span)
-		hand_on(l, c);
 	return true;
 }
 

@@ -1,9 +1,11 @@
 /*
  * What the files behind link.h share: link.c keeps the books of processes and requests, link_call.c
  * those of calls, link_thread.c those of threads; link_judge.c decides where there is no runtime,
- * link_context.h is the rest. Processes, requests and calls are counted: a request lives until it
- * has ended and nothing names it, a process until it is gone and has neither requests nor calls, a
- * call until it is over and nothing was made in it. A finished call owns its span while it waits.
+ * link_proxy.c for proxies, link_context.h is the rest; link_settle.c hands traces on, link_trust.c
+ * checks what the kernel side bound. Processes, requests and calls are counted: a request lives
+ * until it has ended and nothing names it, a process until it is gone and has neither requests nor
+ * calls, a call until it is over and nothing was made in it. A finished call owns its span while it
+ * waits.
  */
 #ifndef TRACE_LINK_INTERNAL_H
 #define TRACE_LINK_INTERNAL_H
@@ -15,6 +17,21 @@ struct link_conn;
 struct node;
 
 enum rule { RULE_NONE, RULE_THREAD, RULE_CHILD_THREAD, RULE_PROCESS };
+
+/*
+ * What hands a trace on: a request to the calls that were made for it, a call to the request at its
+ * other end and to what is made in it. While it isn't settled its trace id may still change, and
+ * who takes the trace over waits in `heirs`.
+ */
+struct link_trace {
+	struct list heirs; /* link_trace.heir */
+	struct list heir;  /* of the trace that it is taken from; whoever that is, is counted */
+	struct list told;  /* of linker.settled */
+	bool is_request;   /* of a struct request, else of a struct call */
+	bool settled;
+	uint8_t trace_id[TRACE_ID_BYTES], span_id[SPAN_ID_BYTES];
+	uint8_t flags; /* W3C, bit 0 as decided; once it is settled */
+};
 
 struct process {
 	uint32_t pid;
@@ -30,6 +47,12 @@ struct process {
 	bool direct;       /* one was read and answered by the same thread */
 	uint64_t first_idle_call_ns; /* the first call outside any request; 0: none */
 	uint64_t clear_ns; /* requests that began before may have had company that was not seen */
+	uint32_t trust, distrust; /* enum tracer_trust: told; never (again) */
+	bool trusted_ever;        /* the kernel side may leave requests of it out */
+	struct list hops;         /* link_proxy.c: HTTP calls that may pass requests on, counted */
+	uint32_t hop_count;
+	struct remote_end *ends; /* a ring of requests that have ended; NULL: none is looked for */
+	uint32_t ends_at;
 	struct contexts *contexts; /* owned; NULL: nothing is told of its runtime */
 };
 
@@ -40,6 +63,10 @@ struct thread {
 	struct request
 		*born_in; /* the request in which it was made; counted reference, NULL: none */
 	bool independent; /* makes calls while no request is open, and reads none */
+	/* link_proxy.c: whose answer its last transfer read, and the one before that, counted */
+	struct call *heard, *before;
+	uint64_t heard_conn, before_conn;
+	bool heard_first, heard_last, before_first, before_last;
 };
 
 /* How far a request's root is known: the context that all its work comes from. */
@@ -82,14 +109,26 @@ struct request {
 	uint64_t behind_seq; /* the head of the next one was, before it had ended; 0: no such */
 	struct node *early;  /* of ROOT_EARLY; counted reference */
 	struct node *task;   /* answered in its connection's own task; counted reference */
-	bool known;          /* ids are set */
-	uint8_t trace_id[TRACE_ID_BYTES], span_id[SPAN_ID_BYTES], flags;
-};
-
-/* Who is the parent: filled when decided. */
-struct link_parent {
-	bool exists;
-	uint8_t trace_id[TRACE_ID_BYTES], span_id[SPAN_ID_BYTES], flags;
+	struct node *bound;  /* what the kernel side takes for its root; counted reference */
+	/* link_settle.c */
+	struct link_trace trace;
+	struct list settling; /* of the linker, counted, until its trace and parent are final */
+	bool own_trace;       /* the kernel side said that the trace can't change */
+	bool joins;           /* the call at the other end may be found */
+	bool parented;        /* its parent is final */
+	bool has_parent, remote_parent;
+	uint8_t parent_span_id[SPAN_ID_BYTES];
+	bool remote; /* it came with this: */
+	uint8_t remote_trace_id[TRACE_ID_BYTES], remote_span_id[SPAN_ID_BYTES], remote_flags;
+	struct call *caller;   /* the call at the other end, counted; NULL: not found (yet) */
+	struct span *span;     /* owned, once it has ended, until it is handed on */
+	struct join_end *join; /* join.c */
+	/* link_proxy.c */
+	uint64_t hop_key;   /* of method and target; 0: no matter */
+	uint64_t hop_order; /* when its head was read */
+	int status;         /* of its answer; 0: it has not begun */
+	struct call *hop;   /* whose answer it passed on; that one names it; NULL: none */
+	bool hop_torn;      /* several may be */
 };
 
 struct call {
@@ -120,16 +159,34 @@ struct call {
 	bool by_lineage;     /* `within` was on the stack when its context was copied, not now */
 	bool pooled;         /* the frames don't rule out that its thread is a pool's */
 	bool is_custom;      /* a custom span; its own ids: */
-	bool decided;
-	bool torn;    /* events were lost */
+	bool decided;        /* for whom it was made; its trace may still be open */
+	bool left;           /* contexts.calls */
+	bool torn;           /* events were lost */
 	bool exact;   /* a custom span whose end will be seen: what is in it waits for that */
 	bool over;    /* a custom span that has ended */
 	bool dropped; /* a custom span that won't be */
 	uint32_t open_within;
 	uint64_t last_within_ns;
-	uint8_t trace_id[TRACE_ID_BYTES], span_id[SPAN_ID_BYTES];
-	struct link_parent parent;
 	struct request *of; /* decided: the request it belongs to, counted; NULL: none */
+	/* link_settle.c */
+	struct link_trace trace;
+	bool has_parent;
+	uint8_t parent_span_id[SPAN_ID_BYTES];
+	bool fixed;                /* others were told its trace: the flags are in trace.flags */
+	bool is_bound, in_context; /* the kernel side takes it to be made for the request */
+	uint8_t bound_to[SPAN_ID_BYTES];
+	uint64_t latest_start_ns; /* the request at the other end began then; 0: not joined */
+	struct join_end *join;    /* join.c */
+	/* link_proxy.c */
+	struct request *forwarded; /* whose traceparent it carries on, counted; NULL: none */
+	bool own_header;           /* its maker wrote this: */
+	uint8_t own_trace_id[TRACE_ID_BYTES], own_span_id[SPAN_ID_BYTES];
+	struct list hop; /* of process.hops */
+	uint64_t hop_key, hop_order;
+	int status;             /* of its answer; 0: it has not begun */
+	bool complete;          /* its answer has ended */
+	struct request *passed; /* which passed its answer on, counted; NULL: none */
+	bool hop_torn;
 };
 
 struct linker {
@@ -142,17 +199,22 @@ struct linker {
 	struct hash conns;       /* conn_id → struct link_conn, one reference each */
 	struct hash peers;       /* of those; link_serve.c */
 	uint64_t next_look_ns;
+	struct list settling; /* requests whose trace or parent isn't final, by their begin */
+	uint32_t settling_count;
+	struct list decided; /* calls whose request isn't settled, in the order of decision */
+	uint32_t decided_count;
+	struct list settled; /* traces whose heirs haven't been told */
+	bool telling;
+	uint64_t hop_order; /* link_proxy.c: counts heads of requests and of calls */
 };
 
 /* link.c */
-struct request *link_request_get(struct request *r);
-/* The puts take NULL. */
-void link_request_put(struct request *r);
-struct call *link_call_get(struct call *c);
-void link_call_put(struct call *c);
 void link_call_free(struct call *c);                              /* off its lists, and put */
 struct process *link_process(struct linker *l, uint32_t pid);     /* NULL: not known */
 struct process *link_process_get(struct linker *l, uint32_t pid); /* made; NULL: no memory */
+
+/* link_decide.c: the call is decided, where it came from matters no more. */
+void link_call_leaves(struct call *c);
 
 /* link_thread.c */
 /* Made when new. NULL when out of memory (counted). */

@@ -3,9 +3,9 @@
  * and what a call says of its process. Invariant: a candidate is confirmed only when everything
  * that is known then speaks for it; what comes to be known within LINK_WAIT_NS still counts.
  */
-#include <string.h>
-
 #include "trace/link_context.h"
+#include "trace/link_proxy.h"
+#include "trace/link_settle.h"
 
 /* --- the candidate --- */
 
@@ -52,7 +52,8 @@ void link_choose_process(struct linker *l, struct thread *t, struct call *c,
 		return;
 	}
 	c->why_none = DROP_PARENT_MULTIPLEXED;
-	if (p->multiplexed || p->open > 1)
+	/* Others may be open that the kernel side does not report. */
+	if (p->multiplexed || p->trusted_ever || p->open > 1)
 		return;
 	if (only->blocking) { /* handled by a thread of its own, which is not this one */
 		c->why_none = DROP_PARENT_NO_REQUEST;
@@ -132,7 +133,7 @@ static enum verdict judge_process(const struct call *c, enum patience patience,
 	const struct process *p = c->process;
 
 	*why = DROP_PARENT_MULTIPLEXED;
-	if (r->overlapped || p->multiplexed || r->began_ns < p->clear_ns)
+	if (r->overlapped || p->multiplexed || p->trusted_ever || r->began_ns < p->clear_ns)
 		return VERDICT_NO;
 	*why = DROP_PARENT_BACKGROUND;
 	if (p->background)
@@ -154,7 +155,7 @@ enum verdict link_judge(const struct call *c, uint64_t now_ns, enum patience pat
 	if (!r)
 		return VERDICT_NO;
 	*why = DROP_PARENT_EVENTS_LOST;
-	if (r->lost || !r->known)
+	if (r->lost)
 		return VERDICT_NO;
 	*why = DROP_PARENT_MULTIPLEXED;
 	if (r->shared)
@@ -178,26 +179,22 @@ enum patience link_patience(const struct call *c, uint64_t now_ns, bool last)
 
 bool link_decide(struct linker *l, struct call *c, uint64_t now_ns, bool last)
 {
-	const struct request *r = c->request;
+	enum patience patience = link_patience(c, now_ns, last);
+	struct request *r = NULL;
 	enum drop_reason why;
 	enum verdict v;
-	struct span *s = c->span;
 
 	if (c->seq)
 		return link_decide_by_context(l, c, now_ns, last);
-	v = link_judge(c, now_ns, link_patience(c, now_ns, last), &why);
+	v = link_judge_hop(c, patience, &r);
+	if (v == VERDICT_NO) {
+		r = c->request;
+		v = link_judge(c, now_ns, patience, &why);
+	}
 	if (v == VERDICT_WAIT)
 		return false;
-	c->span = NULL;
-	if (v == VERDICT_YES) {
-		memcpy(s->trace_id, r->trace_id, sizeof(s->trace_id));
-		memcpy(s->parent_span_id, r->span_id, sizeof(s->parent_span_id));
-		s->has_parent = true;
-		stats_add(l->stats, STATS_LINKED, 1);
-	} else {
+	if (v == VERDICT_NO)
 		stats_drop(l->stats, why, 1);
-	}
-	l->ops.linked(l->ops.ctx, s, v == VERDICT_YES ? &r->flags : NULL);
-	link_call_free(c);
+	link_call_made_for(l, c, v == VERDICT_YES ? r : NULL);
 	return true;
 }

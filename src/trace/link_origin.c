@@ -4,6 +4,7 @@
  * was handed on at an address or number before means nothing once it is handed on anew.
  */
 #include "trace/link_context.h"
+#include "trace/link_trust.h"
 
 /* --- where things come from --- */
 
@@ -170,7 +171,9 @@ static void on_copied(struct linker *l, struct process *p, const struct context_
 		n->within = within;
 	}
 	if (from)
-		link_claim_copied(x, from, n);
+		link_claim_copied(x, from, n, ev->root_of);
+	if (ev->root_of)
+		link_trust_bound(l, ev->root_of, n);
 	x->last_tid = ev->tid;
 	x->last_object = ev->object;
 	x->last_from = ev->context;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "trace/link_context.h"
+#include "trace/link_trust.h"
 
 /* --- connections by peer --- */
 
@@ -132,7 +133,7 @@ static struct node *root_of(const struct link_conn *k, const struct request *r, 
 }
 
 /* Gives the lineage of `n` to `r`; false when it has nothing to do with it. */
-static bool claim(struct request *r, struct node *n)
+static bool claim(struct linker *l, struct request *r, struct node *n)
 {
 	struct contexts *x = r->process->contexts;
 	struct node *root;
@@ -148,6 +149,7 @@ static bool claim(struct request *r, struct node *n)
 		link_node_claim(root, CLAIM_TORN, NULL);
 		return true;
 	}
+	link_trust_root(l, r, root);
 	link_node_claim(root, CLAIM_ROOT, r);
 	r->root = ROOT_KNOWN;
 	list_remove(&r->pending);
@@ -174,7 +176,8 @@ void link_serves(struct linker *l, uint32_t pid, uint64_t context,
 	r = only_open(k);
 	if (known)
 		contradict(known);
-	else if (!(r && claim(r, n)) && !(k->last && claim(k->last, n)) && n->seq > k->first_seq)
+	else if (!(r && claim(l, r, n)) && !(k->last && claim(l, k->last, n)) &&
+		 n->seq > k->first_seq)
 		link_node_claim(n, CLAIM_TORN, NULL);
 	link_look(l, p, now_ns, false);
 }

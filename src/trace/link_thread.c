@@ -7,6 +7,13 @@
 
 #include "trace/link_context.h"
 
+static void release(struct thread *t)
+{
+	link_request_put(t->born_in);
+	link_call_put(t->heard);
+	link_call_put(t->before);
+}
+
 struct thread *link_thread_get(struct linker *l, uint32_t pid, uint32_t tid)
 {
 	struct thread *t = hash_get(&l->threads, tid);
@@ -14,7 +21,7 @@ struct thread *link_thread_get(struct linker *l, uint32_t pid, uint32_t tid)
 	if (t && t->pid == pid)
 		return t;
 	if (t) { /* the number went to another process and its end was not seen */
-		link_request_put(t->born_in);
+		release(t);
 		*t = (struct thread){ .tid = tid, .pid = pid };
 		return t;
 	}
@@ -49,7 +56,7 @@ void link_thread_start(struct linker *l, uint32_t pid, uint32_t tid, uint32_t pa
 	t = link_thread_get(l, pid, tid);
 	if (!t)
 		return;
-	link_request_put(t->born_in);
+	release(t);
 	r->refs++;
 	*t = (struct thread){ .tid = tid, .pid = pid, .born_in = r };
 }
@@ -69,7 +76,7 @@ static void thread_gone(const struct thread *t, uint64_t gone_ns)
 
 static void thread_free(struct thread *t)
 {
-	link_request_put(t->born_in);
+	release(t);
 	free(t);
 }
 

@@ -25,16 +25,29 @@ void tracer_span_begin(struct tracer *t, struct span *s, uint32_t pid)
 	t->ops.random(t->ops.ctx, s->trace_id, sizeof(s->trace_id));
 }
 
-void tracer_span_end(struct tracer *t, struct span *s, const uint8_t *parent_flags)
+/* Not sampled, but of the kind that is kept all the same; NULL: not so. Only what a trace may begin
+ * with: the calls of a failed request are not kept. */
+static const char *kept_for(const struct tracer_options *o, const struct span *s)
 {
-	bool sampled = sampler_decide(&t->options.sampler, s->trace_id, parent_flags);
+	if (s->kind != SPAN_SERVER && (s->kind != SPAN_CLIENT || s->has_parent))
+		return NULL;
+	if (o->keep_errors && s->status == SPAN_STATUS_ERROR)
+		return "error";
+	return o->keep_slow_ns && s->end_ns - s->start_ns >= o->keep_slow_ns ? "slow" : NULL;
+}
 
-	if (!sampled) {
+void tracer_span_end(struct tracer *t, struct span *s, uint8_t flags)
+{
+	const char *kept = flags & 1 ? NULL : kept_for(&t->options, s);
+
+	if (!(flags & 1) && !kept) {
 		stats_drop(t->stats, DROP_SAMPLED_OUT, 1);
 		span_free(s);
 		return;
 	}
-	s->trace_flags = (uint8_t)((parent_flags ? *parent_flags & ~1u : 0u) | 1u);
+	if (kept)
+		span_add_str(s, "spanloom.kept", slice_str(kept));
+	s->trace_flags = flags;
 	if (s->text.failed)
 		stats_drop(t->stats, DROP_NO_MEMORY, 1);
 	stats_drop(t->stats, DROP_ATTR_LIMIT, s->dropped_attr_count);
@@ -42,20 +55,18 @@ void tracer_span_end(struct tracer *t, struct span *s, const uint8_t *parent_fla
 	t->ops.span(t->ops.ctx, s);
 }
 
-static const uint8_t *context_flags(const struct exchange *ex)
+bool tracer_leaves_out(struct tracer *t, uint32_t pid)
 {
-	return ex->has_context ? &ex->trace_flags : NULL;
+	if (!t->ops.silent || !t->ops.silent(t->ops.ctx, pid))
+		return false;
+	stats_drop(t->stats, DROP_SDK_ACTIVE, 1);
+	return true;
 }
 
-/* Tells the linker what calls made in this request will carry. */
-static void publish_ids(struct exchange *ex)
+static bool may_keep(const struct tracer *t, const struct exchange *ex)
 {
-	struct tracer *t = ex->conn->tracer;
-
-	ex->span->trace_flags = ex->has_context ? ex->trace_flags : 0;
-	link_request_ids(
-		ex->request, ex->span,
-		sampler_decide(&t->options.sampler, ex->span->trace_id, context_flags(ex)));
+	return link_request_sampled(ex->request) || t->options.keep_errors ||
+	       t->options.keep_slow_ns;
 }
 
 void tracer_add_code(struct span *s, const struct code_info *code)
@@ -99,6 +110,7 @@ static struct call *begin_call(struct exchange *ex)
 		.at = { ev->ts_ns, ev->tid, ev->turn },
 		.context = ev->context,
 		.site = ev->site,
+		.span = ex->span,
 		.within = custom_span_current(t, ev->pid, ev->tid, ev->context, ev->site),
 	};
 
@@ -111,7 +123,7 @@ void exchange_set_route(struct exchange *ex, const struct runtime_route *route)
 	struct route_info info = { 0 };
 
 	if (ex->route || !t->ops.route || (t->options.no_route && t->options.no_code) ||
-	    !link_request_sampled(ex->request) || !t->ops.route(t->ops.ctx, ex->pid, route, &info))
+	    !may_keep(t, ex) || !t->ops.route(t->ops.ctx, ex->pid, route, &info))
 		return;
 	if (!t->options.no_route && info.route.len) {
 		ex->route = strndup((const char *)info.route.data, info.route.len);
@@ -122,6 +134,27 @@ void exchange_set_route(struct exchange *ex, const struct runtime_route *route)
 		ex->has_code = true;
 		tracer_add_code(ex->span, &info.endpoint);
 	}
+}
+
+/* Looks for the other end. */
+static void join(struct exchange *ex)
+{
+	struct connection *c = ex->conn;
+	struct tracer *t = c->tracer;
+	const struct join_point at = {
+		.has_seq = ex->has_seq,
+		.seq = ex->seq,
+		.peer_seq = ex->peer_seq,
+		.number = ex->number,
+		.alone = c->exchange_count == 1,
+	};
+
+	if (!c->protocol->joins || (t->ops.silent && t->ops.silent(t->ops.ctx, ex->pid)))
+		return;
+	if (ex->request)
+		join_request(&t->join, c->join, ex->request, &at);
+	else
+		join_call(&t->join, c->join, ex->call, &at);
 }
 
 struct exchange *exchange_begin(struct connection *c)
@@ -147,6 +180,9 @@ struct exchange *exchange_begin(struct connection *c)
 	ex->nonblocking = ev->flags & IO_NONBLOCK;
 	ex->chunk = connection_stream(c, connection_request_dir(c))->chunk;
 	ex->span->start_ns = ev->ts_ns;
+	ex->has_seq = ev->tcp_seq || ev->tcp_peer_seq;
+	ex->seq = ev->tcp_seq + ev->captured - (uint32_t)c->rest;
+	ex->peer_seq = ev->tcp_peer_seq;
 	tracer_span_begin(t, ex->span, ex->pid);
 	if (server)
 		ex->request = link_request_begin(t->linker, ex);
@@ -157,12 +193,12 @@ struct exchange *exchange_begin(struct connection *c)
 		free(ex);
 		return NULL;
 	}
-	if (server)
-		publish_ids(ex);
-	else
-		add_caller(ex, ev);
 	list_push(&c->exchanges, &ex->node);
 	c->exchange_count++;
+	exchange_take_ids(ex);
+	if (!server)
+		add_caller(ex, ev);
+	join(ex);
 	return ex;
 }
 
@@ -194,6 +230,30 @@ static struct link_point now_of(const struct connection *c)
 	return (struct link_point){ connection_now(c), ev ? ev->tid : 0, ev ? ev->turn : 0 };
 }
 
+static void end_request(struct exchange *ex, struct span *s, const struct link_point *at)
+{
+	const struct io_event *ev = ex->conn->event;
+	struct linker *l = ex->conn->tracer->linker;
+
+	if (ev && ev->dir == IO_SEND) {
+		link_request_active(ex->request, at);
+		link_request_answered(l, ex->request, at->tid);
+		link_request_passes(l, ex->request, ev, 0);
+	}
+	link_request_end(l, ex->request, s, at->ns);
+}
+
+static void end_call(struct exchange *ex, struct span *s, const struct link_point *at)
+{
+	struct connection *c = ex->conn;
+	struct tracer *t = c->tracer;
+
+	if (c->event && c->event->dir == IO_RECV)
+		link_call_hears(t->linker, ex->call, c->event, 0);
+	join_call_over(&t->join, c->join, ex->call, at->ns, c->exchange_count == 1 && !c->lost);
+	link_call_end(t->linker, ex->call, s, at);
+}
+
 void exchange_end(struct exchange *ex, uint64_t end_ns)
 {
 	struct tracer *t = ex->conn->tracer;
@@ -202,16 +262,16 @@ void exchange_end(struct exchange *ex, uint64_t end_ns)
 
 	ex->span = NULL;
 	s->end_ns = end_ns > s->start_ns ? end_ns : s->start_ns;
-	if (ex->request) {
-		if (ex->conn->event && ex->conn->event->dir == IO_SEND) {
-			link_request_active(ex->request, &at);
-			link_request_answered(ex->request, at.tid);
-		}
-		tracer_span_end(t, s, context_flags(ex));
-		link_request_end(t->linker, ex->request, at.ns);
-	} else {
-		link_call_end(t->linker, ex->call, s, &at);
+	if (ex->exports)
+		stats_drop(t->stats, DROP_SDK_ACTIVE, 1);
+	if (ex->exports || tracer_leaves_out(t, ex->pid)) {
+		span_free(s);
+		s = NULL;
 	}
+	if (ex->request)
+		end_request(ex, s, &at);
+	else
+		end_call(ex, s, &at);
 	exchange_free(ex);
 }
 
@@ -220,10 +280,12 @@ void exchange_drop(struct exchange *ex)
 	struct tracer *t = ex->conn->tracer;
 	struct link_point at = now_of(ex->conn);
 
-	if (ex->request)
-		link_request_end(t->linker, ex->request, at.ns);
-	else
+	if (ex->request) {
+		link_request_end(t->linker, ex->request, NULL, at.ns);
+	} else {
+		join_call_over(&t->join, ex->conn->join, ex->call, at.ns, false);
 		link_call_end(t->linker, ex->call, NULL, &at);
+	}
 	exchange_free(ex);
 }
 
@@ -231,36 +293,59 @@ void exchange_head_read(struct exchange *ex)
 {
 	const struct io_event *ev = ex->conn->event;
 
+	ex->head_read = true;
 	if (ex->request)
 		link_request_head(ex->conn->tracer->linker, ex->request, ev ? ev->context : 0);
 }
 
-void exchange_answered(struct exchange *ex)
+void exchange_answered(struct exchange *ex, int status)
 {
 	const struct connection *c = ex->conn;
+	struct linker *l = c->tracer->linker;
+
+	if (!c->event)
+		return;
+	if (ex->call) {
+		link_call_hears(l, ex->call, c->event, status);
+		return;
+	}
+	link_request_passes(l, ex->request, c->event, status);
 	/* Only what a transfer begins with is known to be of the context that it was made in. */
-	if (ex->request && c->event && c->answer_number == ex->number)
-		link_request_root(c->tracer->linker, ex->request, c->event->context,
-				  c->event->ts_ns);
+	if (c->answer_number == ex->number)
+		link_request_root(l, ex->request, c->event->context, c->event->ts_ns);
+}
+
+/* FNV-1a. */
+static uint64_t hash_bytes(uint64_t h, struct slice s)
+{
+	size_t i;
+
+	for (i = 0; i < s.len; i++)
+		h = (h ^ s.data[i]) * 0x100000001b3;
+	return (h ^ s.len) * 0x100000001b3;
+}
+
+void exchange_set_target(struct exchange *ex, struct slice method, struct slice target)
+{
+	struct linker *l = ex->conn->tracer->linker;
+	uint64_t key = hash_bytes(hash_bytes(0xcbf29ce484222325, method), target);
+
+	key = key ? key : 1;
+	if (ex->call)
+		link_call_target(l, ex->call, key);
+	else if (ex->conn->exchange_count == 1)
+		link_request_target(l, ex->request, key);
 }
 
 void exchange_set_context(struct exchange *ex, struct slice traceparent, struct slice tracestate)
 {
+	struct linker *l = ex->conn->tracer->linker;
 	struct trace_context ctx;
 
-	/* Only a server span has its parent on the wire; a client's own header is left to the one
-	 * who wrote it. */
-	if (!ex->request || !trace_context_parse(traceparent, &ctx))
+	if (!trace_context_parse(traceparent, &ctx))
 		return;
-	ex->has_context = true;
-	memcpy(ex->trace_id, ctx.trace_id, sizeof(ex->trace_id));
-	memcpy(ex->parent_span_id, ctx.span_id, sizeof(ex->parent_span_id));
-	ex->trace_flags = ctx.flags;
-	memcpy(ex->span->trace_id, ctx.trace_id, sizeof(ctx.trace_id));
-	memcpy(ex->span->parent_span_id, ctx.span_id, sizeof(ctx.span_id));
-	ex->span->has_parent = true;
-	ex->span->remote_parent = true;
-	if (tracestate.len)
+	if (ex->call)
+		link_call_header(l, ex->call, &ctx, connection_now(ex->conn));
+	else if (link_request_remote(ex->request, &ctx) && tracestate.len)
 		span_set_trace_state(ex->span, tracestate);
-	publish_ids(ex);
 }

@@ -6,6 +6,7 @@
 #ifndef TRACE_PROTOCOL_H
 #define TRACE_PROTOCOL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -24,6 +25,7 @@ enum protocol_match {
 struct protocol {
 	const char *name;
 	size_t state_size; /* zeroed bytes at connection.state */
+	bool joins; /* a client's exchange is the very exchange of the server at the other end */
 	/*
 	 * Does a message begin at `data`, the first bytes of one I/O event? Called while the
 	 * protocol of a connection is unknown, and to find a new message after bytes were lost.

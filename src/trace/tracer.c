@@ -16,9 +16,9 @@
 
 enum { MAX_CONNECTIONS = 16384 };
 
-static void on_linked(void *ctx, struct span *s, const uint8_t *parent_flags)
+static void on_linked(void *ctx, struct span *s, uint8_t flags)
 {
-	tracer_span_end(ctx, s, parent_flags);
+	tracer_span_end(ctx, s, flags);
 }
 
 static void on_not_made(void *ctx, struct span *s)
@@ -27,11 +27,27 @@ static void on_not_made(void *ctx, struct span *s)
 	tracer_remove_code(s);
 }
 
-static uint8_t root_flags(void *ctx, const uint8_t *trace_id)
+static uint8_t decide(void *ctx, const uint8_t *trace_id, const uint8_t *parent_flags)
+{
+	const struct tracer *t = ctx;
+	bool sampled = sampler_decide(&t->options.sampler, trace_id, parent_flags);
+
+	return (uint8_t)((parent_flags ? *parent_flags & ~1u : 0u) | sampled);
+}
+
+static void on_trust(void *ctx, uint32_t pid, uint32_t trust)
 {
 	const struct tracer *t = ctx;
 
-	return sampler_decide(&t->options.sampler, trace_id, NULL);
+	if (t->ops.trust)
+		t->ops.trust(t->ops.ctx, pid, trust);
+}
+
+static bool is_silent(void *ctx, uint32_t pid)
+{
+	const struct tracer *t = ctx;
+
+	return t->ops.silent && t->ops.silent(t->ops.ctx, pid);
 }
 
 struct tracer *tracer_new(const struct tracer_options *options, const struct tracer_ops *ops,
@@ -41,7 +57,9 @@ struct tracer *tracer_new(const struct tracer_options *options, const struct tra
 	struct linker_ops linker_ops = {
 		.linked = on_linked,
 		.not_made = on_not_made,
-		.root_flags = root_flags,
+		.decide = decide,
+		.trust = on_trust,
+		.silent = is_silent,
 		.ctx = t,
 	};
 
@@ -58,6 +76,7 @@ struct tracer *tracer_new(const struct tracer_options *options, const struct tra
 		free(t);
 		return NULL;
 	}
+	join_init(&t->join, t->linker, stats);
 	return t;
 }
 
@@ -72,6 +91,7 @@ void tracer_free(struct tracer *t)
 	list_each_safe(it, tmp, &t->by_use)
 		connection_free(list_entry(it, struct connection, node));
 	custom_span_free(t);
+	join_free(&t->join);
 	linker_free(t->linker);
 	while (hash_next(&t->resources, &pos, NULL, &value))
 		resource_put(value);
@@ -121,6 +141,7 @@ void tracer_io(struct tracer *t, const struct io_event *ev)
 	struct connection *c = hash_get(&t->connections, ev->conn_id);
 
 	tracer_see_time(t, ev->ts_ns);
+	link_transfer(t->linker, ev);
 	if (ev->site)
 		see_site(t, ev);
 	if (!c)
@@ -144,7 +165,7 @@ void tracer_connect_failed(struct tracer *t, const struct connect_failure *f)
 	const struct conn_info *info = &f->conn;
 	const struct connection c = { .info = *info, .role = ROLE_CLIENT };
 	struct net_text net = { 0 };
-	const struct link_origin begin = {
+	struct link_origin begin = {
 		.pid = info->pid,
 		.at = { info->ts_ns, info->tid, 0 },
 		.context = info->connect_context,
@@ -152,19 +173,23 @@ void tracer_connect_failed(struct tracer *t, const struct connect_failure *f)
 	};
 	const struct link_point end = { f->end_ns, info->tid, 0 };
 	struct span *s;
-	struct call *call;
+	struct call *call = NULL;
 
 	tracer_see_time(t, f->end_ns);
 	if (!link_is_handling(t->linker, info->pid, info->connect_context))
 		return; /* of interest to the request that wanted the connection only */
-	s = span_new(SPAN_CLIENT);
-	call = s ? link_call_begin(t->linker, &begin) : NULL;
+	if (tracer_leaves_out(t, info->pid))
+		return;
+	begin.span = s = span_new(SPAN_CLIENT);
+	if (s) {
+		tracer_span_begin(t, s, info->pid);
+		call = link_call_begin(t->linker, &begin);
+	}
 	if (!call) {
 		stats_drop(t->stats, DROP_NO_MEMORY, 1);
 		span_free(s);
 		return;
 	}
-	tracer_span_begin(t, s, info->pid);
 	s->start_ns = info->ts_ns;
 	s->end_ns = f->end_ns > info->ts_ns ? f->end_ns : info->ts_ns;
 	span_set_name(s, slice_str("connect"));
@@ -243,6 +268,7 @@ void tracer_tick(struct tracer *t, uint64_t now_ns)
 		settle_quiet(t);
 	}
 	link_tick(t->linker, now_ns);
+	join_tick(&t->join, now_ns);
 	custom_span_tick(t, now_ns);
 }
 

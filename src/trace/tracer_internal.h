@@ -6,6 +6,7 @@
 #include "base/list.h"
 #include "trace/connection.h"
 #include "trace/custom_span.h"
+#include "trace/join.h"
 #include "trace/link.h"
 #include "trace/resource.h"
 #include "trace/tracer.h"
@@ -19,6 +20,7 @@ struct tracer {
 	struct list by_use;      /* the connections, longest unused first */
 	struct hash resources;   /* pid → struct resource, one reference each */
 	struct hash custom;      /* pid → its open custom spans, custom_span.c */
+	struct join join;
 	uint64_t next_custom_ns;
 	uint64_t next_settle_ns;
 	uint64_t now_ns; /* of the last event */
@@ -43,7 +45,17 @@ void tracer_add_code(struct span *s, const struct code_info *code);
 void tracer_remove_code(struct span *s);
 /* Gives a span its resource and its own ids; a trace of its own until a parent is found. */
 void tracer_span_begin(struct tracer *t, struct span *s, uint32_t pid);
-/* Samples and hands on a span whose parent is decided. */
-void tracer_span_end(struct tracer *t, struct span *s, const uint8_t *parent_flags);
+/* Hands on a span whose parent is decided, or drops it; `flags` are W3C's, with the sampler's
+ * decision. */
+void tracer_span_end(struct tracer *t, struct span *s, uint8_t flags);
+/* Whether spans of the process are left out; counted. */
+bool tracer_leaves_out(struct tracer *t, uint32_t pid);
+
+/* request_ids.c */
+/* The exchange has begun in the event being fed: gives it the ids that came for it. Call behind the
+ * linker's begin. */
+void exchange_take_ids(struct exchange *ex);
+/* An event was fed: ids that were for a request in it are for none that comes. */
+void connection_forget_ids(struct connection *c, const struct io_event *ev);
 
 #endif

@@ -1,0 +1,25 @@
+/*
+ * What the kernel side may rely upon when it takes a call to be made for a request (enum
+ * tracer_trust): user space has seen it proven in that very process. One proof is enough to begin
+ * with; one time that it was wrong, or that requests turn out not to be told apart that way, ends
+ * it for as long as the process runs its program.
+ */
+#ifndef TRACE_LINK_TRUST_H
+#define TRACE_LINK_TRUST_H
+
+#include "trace/link_internal.h"
+#include "trace/tracer.h"
+
+/* `what` of enum tracer_trust was proven. */
+void link_trust(struct linker *l, struct process *p, uint32_t what);
+/* It was not so, once. */
+void link_distrust(struct linker *l, struct process *p, uint32_t what);
+/* The process runs another program. */
+void link_trust_reset(struct linker *l, struct process *p);
+/* The kernel side takes `n` (NULL: not known) for the root of the request that was read last on the
+ * connection. */
+void link_trust_bound(struct linker *l, uint64_t conn_id, struct node *n);
+/* The root of the request is `root`; NULL: it has none of its own, or it isn't certain. */
+void link_trust_root(struct linker *l, struct request *r, const struct node *root);
+
+#endif
