@@ -8,23 +8,8 @@
 #define SPANLOOM_OPTION_BPF_H
 
 #include "maps.bpf.h"
+#include "tcp_option.h"
 
-/*
- * The option: a kind for experiments, its length, who experiments, trace id, span id. With it and
- * the time stamps the 40 bytes that TCP has for options are used up to the last one, so there is no
- * byte for the flags: whether the trace is sampled is told by two experiment ids. Kind and length:
- * RFC 4727 and RFC 6994; the ids are not registered with IANA.
- */
-enum {
-	OPTION_KIND = 254,
-	OPTION_BYTES = 28,
-	OPTION_HEAD_BYTES = 4,
-	OPTION_EXPERIMENT = 0xeb, /* both ids begin with it */
-	OPTION_SAMPLED = 0x9f,
-	OPTION_NOT_SAMPLED = 0x9e,
-};
-
-enum { OPTIONS_RECEIVED_MAX = 16384 };
 /* linux/bpf.h, ABI. */
 enum { OPTION_MAP_SK_STORAGE = 24, OPTION_MAP_NO_PREALLOC = 1 };
 
@@ -32,42 +17,12 @@ struct tcp_sock___segment {
 	u32 mss_cache;
 } KERNEL_TYPE;
 
-enum option_stage {
-	OPTION_IDLE,  /* no call waits for its segment */
-	OPTION_DUE,   /* one does: its option goes out whenever its first byte does */
-	OPTION_NEVER, /* the connection carries no HTTP/1, or has headers: not called for again */
-	OPTION_TRIAL, /* of the agent's own trial: as OPTION_DUE for the next byte that is sent */
-};
-
-/* Of a connection that a traced process makes while it is traced. Written with the socket locked.
- */
-struct option_state {
-	u8 option[OPTION_BYTES];
-	u32 seq; /* of the call's first byte */
-	u32 stage;
-};
-RECORD_SIZE_IS(option_state, 36);
-
 struct {
 	__uint(type, OPTION_MAP_SK_STORAGE);
 	__uint(map_flags, OPTION_MAP_NO_PREALLOC);
 	__type(key, int);
 	__type(value, struct option_state);
 } options_sent SEC(".maps") __weak;
-
-struct option_key {
-	u64 sk;
-	u32 seq;
-	u32 zero;
-};
-
-struct option_ids {
-	u8 trace_id[TRACE_CONTEXT_ID_BYTES];
-	u8 span_id[TRACE_CONTEXT_SPAN_BYTES];
-	u8 trace_flags;
-	u8 zero[7];
-};
-RECORD_SIZE_IS(option_ids, 32);
 
 /* The oldest go when there are too many: nobody says that those who send them are friends. */
 struct {
