@@ -117,6 +117,11 @@ static void on_io(void *ctx, const struct io_event *ev)
 	tracer_io(((struct agent *)ctx)->tracer, ev);
 }
 
+static void on_request(void *ctx, const struct request_event *ev)
+{
+	tracer_request(((struct agent *)ctx)->tracer, ev);
+}
+
 static void on_conn_open(void *ctx, const struct conn_info *info)
 {
 	tracer_conn_open(((struct agent *)ctx)->tracer, info);
@@ -235,6 +240,7 @@ struct probe_sink agent_sink(struct agent *a)
 {
 	return (struct probe_sink){
 		.io = on_io,
+		.request = on_request,
 		.conn_open = on_conn_open,
 		.conn_close = on_conn_close,
 		.connect_failed = on_connect_failed,
