@@ -62,7 +62,7 @@ static __always_inline bool call_joined(u32 seq, u32 peer_seq, struct trace_ids 
 
 /* Whether bytes that begin with `word` may begin an HTTP/1 request: a method of RFC 9110 or 5789
  * and a space. CONNECT makes a tunnel, so it is none here. */
-static __always_inline bool request_begins(u64 word)
+static __always_inline bool call_begins_with(u64 word)
 {
 	u64 three = word & 0xffffffffull, four = word & 0xffffffffffull;
 	u64 five = word & 0xffffffffffffull, six = word & 0xffffffffffffffull;
@@ -247,7 +247,7 @@ static __always_inline void call_begin_behind(struct conn_state *c, const struct
 		.turn = t->turn,
 		.seq = t->tcp_seq,
 		.peer_seq = t->tcp_peer_seq,
-		.http = request_begins(transfer_word(t)),
+		.http = call_begins_with(transfer_word(t)),
 	};
 
 	call_begin(c, &m);

@@ -10,8 +10,9 @@
 
 enum injection_phase {
 	INJECTION_NEW,     /* connecting: not in the table yet */
-	INJECTION_START,   /* at `known` a message begins */
+	INJECTION_TRIAL,   /* a message begins with what is sent first */
 	INJECTION_ADOPTED, /* nothing is known: a request is believed only behind an answer */
+	INJECTION_START,   /* at `known` a message begins */
 	/* in a chunked body */
 	INJECTION_SIZE,      /* digits of a chunk's size */
 	INJECTION_EXTENSION, /* the rest of that line */
@@ -21,8 +22,7 @@ enum injection_phase {
 };
 
 enum {
-	INJECTION_LEFT =
-		1, /* it carries no HTTP/1, or what is known of it no longer fits: let go */
+	INJECTION_LEFT = 1, /* no HTTP/1, or what is known no longer fits: it is let go */
 	INJECTION_TEST = 2, /* of the agent's own trial: gets a header with ids of ones */
 };
 

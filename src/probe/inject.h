@@ -26,6 +26,13 @@ void inject_close(struct inject *i);
  * about what was wanted and does not, or works with a difference; NULL: nothing to say. */
 uint32_t inject_works(const struct inject *i, const char **ret_why);
 
+/*
+ * May headers be put into what this process sends? Where the kernel gets FIONREAD wrong for sockets
+ * in the table only programs are let in that never ask. To be asked again when it runs another
+ * program. Takes NULL: false.
+ */
+bool inject_allows(const struct inject *i, uint32_t pid);
+
 /* RECORD_RELEASE: this socket leaves the table. Takes NULL. */
 void inject_release(struct inject *i, uint64_t socket);
 /*

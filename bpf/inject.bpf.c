@@ -1,0 +1,367 @@
+/*
+ * Puts a traceparent into HTTP/1.1 requests that traced processes send: an sk_msg program sees what
+ * a socket of the table sends before it is queued, in the context of who sends it. It follows the
+ * messages by sequence numbers and writes only behind the request line of a head that it has seen
+ * whole. Invariant: of a message that is not certain to begin here nothing is changed, and what the
+ * process is told of its send is what it would have been told without us.
+ */
+#include "message.bpf.h"
+#include "option.bpf.h"
+
+enum {
+	HEADER_BYTES = 70, /* "traceparent: 00-" TRACE "-" SPAN "-01\r\n" */
+	PAGE_BYTES = 4096,
+	LINE_MAX = 2048,      /* of a request line that is followed by a header */
+	SEGMENT_OPTIONS = 64, /* what TCP may take of a segment besides */
+	SEND_BUFFER_MIN = 4096,
+};
+
+/* Keyed by cookie. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKHASH);
+	__uint(max_entries, INJECTION_SOCKETS_MAX);
+	__type(key, u64);
+	__type(value, u64);
+} sockets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct injection);
+} injections SEC(".maps");
+
+/* The ids of the agent's own trial. */
+static const struct trace_ids trial_ids = {
+	.trace_id = { 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1 },
+	.span_id = { 1, 1, 1, 1, 1, 1, 1, 1 },
+	.trace_flags = 1,
+};
+
+static __always_inline bool socket_nonblocking(const struct tcp_sock *tp)
+{
+	return BPF_CORE_READ((const struct sock *)tp, sk_socket, file, f_flags) & O_NONBLOCK;
+}
+
+/* The socket leaves the table: at once in effect, and the agent takes it out. */
+static __always_inline void socket_leaves(struct injection *in, bool urgent)
+{
+	u64 pid_tid = bpf_get_current_pid_tgid();
+
+	in->flags |= INJECTION_LEFT;
+	if (!(in->flags & INJECTION_TEST))
+		emit_task(RECORD_RELEASE, pid_tid >> 32, (u32)pid_tid, 0, in->socket, urgent);
+}
+
+/* --- the header ------------------------------------------------------------------------------- */
+
+static __always_inline u8 hex_digit(u8 value)
+{
+	return value + (value < 10 ? '0' : 'a' - 10);
+}
+
+static __always_inline void hex_write(u8 *to, const u8 *from, u32 len)
+{
+	u32 i;
+
+#pragma unroll
+	for (i = 0; i < len; i++) {
+		to[2 * i] = hex_digit(from[i] >> 4);
+		to[2 * i + 1] = hex_digit(from[i] & 15);
+	}
+}
+
+static __always_inline void header_write(u8 *to, const struct trace_ids *ids)
+{
+	__builtin_memcpy(to, "traceparent: 00-", 16);
+	hex_write(to + 16, ids->trace_id, TRACE_CONTEXT_ID_BYTES);
+	to[48] = '-';
+	hex_write(to + 49, ids->span_id, TRACE_CONTEXT_SPAN_BYTES);
+	to[65] = '-';
+	to[66] = '0';
+	to[67] = ids->trace_flags & TRACE_FLAG_SAMPLED ? '1' : '0';
+	to[68] = '\r';
+	to[69] = '\n';
+}
+
+/*
+ * Makes room behind the request line and fills it. What lies before the room's end becomes one
+ * piece, for the kernel queues pieces one by one: so the line and the header are queued together,
+ * and all of a message of up to a page goes out as one. -1: the message is as it was. -2: it can't
+ * go out as it is.
+ */
+static __noinline int header_put(struct sk_msg_md *msg, const struct head *h,
+				 const struct trace_ids *ids)
+{
+	u32 line = h->line_end, upto = line + HEADER_BYTES;
+	u8 *to;
+
+	if (msg->size + HEADER_BYTES <= PAGE_BYTES)
+		upto = h->end + HEADER_BYTES;
+	if (bpf_msg_push_data(msg, line, HEADER_BYTES, 0))
+		return -1;
+	if (!bpf_msg_pull_data(msg, 0, upto, 0)) {
+		to = message_at(msg, line, HEADER_BYTES);
+		if (to) {
+			header_write(to, ids);
+			return 0;
+		}
+	}
+	/* The room is a piece of its own, so taking it out needs no memory. */
+	return bpf_msg_pop_data(msg, line, HEADER_BYTES, 0) ? -2 : -1;
+}
+
+/*
+ * Whether the kernel will queue the line and the header together or not at all: nothing is queued
+ * before, both fit into the first segment, and its memory is granted whatever the limits say. Then
+ * a send that stops early has either sent the header whole or nothing of the message.
+ */
+static __always_inline bool header_fits(const struct tcp_sock *tp, const struct head *h)
+{
+	const struct tcp_sock___send *t = (const void *)tp;
+	const struct sock___send *sk = (const void *)tp;
+	u32 bytes = h->line_end + HEADER_BYTES;
+
+	return h->line_end <= LINE_MAX && bytes + SEGMENT_OPTIONS <= t->mss_cache &&
+	       sk->sk_sndbuf >= SEND_BUFFER_MIN;
+}
+
+static __always_inline bool socket_busy(const struct tcp_sock *tp)
+{
+	const struct tcp_sock___send *t = (const void *)tp;
+	const struct sock___send *sk = (const void *)tp;
+
+	return tp->write_seq != t->snd_una || sk->sk_wmem_queued;
+}
+
+/* Sockets whose sends mean more than their bytes. */
+static __always_inline bool socket_special(const struct tcp_sock *tp)
+{
+	const struct inet_connection_sock___send *icsk = (const void *)tp;
+	const struct tcp_sock___send *t = (const void *)tp;
+	unsigned long flags = ((const struct sock *)tp)->__sk_common.skc_flags;
+
+	if (icsk->icsk_ulp_ops || BPF_CORE_READ_BITFIELD_PROBED(t, repair))
+		return true;
+	if (bpf_core_field_exists(t->is_mptcp) && BPF_CORE_READ_BITFIELD_PROBED(t, is_mptcp))
+		return true;
+	return bpf_core_enum_value_exists(enum sock_flags___send, SOCK_ZEROCOPY___send) &&
+	       flags & 1ul << bpf_core_enum_value(enum sock_flags___send, SOCK_ZEROCOPY___send);
+}
+
+/* --- requests --------------------------------------------------------------------------------- */
+
+/* Why a request gets no header; DROP_KERNEL_COUNT: it may get one. *ret_leave: none behind it will
+ * either. */
+static __always_inline u32 header_refused(const struct tcp_sock *tp, const struct head *h,
+					  bool *ret_leave)
+{
+	bool blocks = !socket_nonblocking(tp), special = socket_special(tp);
+
+	*ret_leave = (h->seen & (HEAD_COMPLETE | HEAD_HTTP11 | HEAD_ODD)) !=
+			     (HEAD_COMPLETE | HEAD_HTTP11) ||
+		     blocks || special;
+	if (special)
+		return DROP_HEADER_FAILED;
+	if (blocks)
+		return DROP_HEADER_BLOCKING;
+	if (*ret_leave || (h->seen & HEAD_UPGRADE) || !header_fits(tp, h))
+		return DROP_HEADER_SHAPE;
+	return socket_busy(tp) ? DROP_HEADER_BUSY : DROP_KERNEL_COUNT;
+}
+
+/* The call that begins here: the state of its connection, NULL where nothing is to be told. */
+static __noinline struct conn_state *message_call(const struct tcp_sock *tp, u32 process)
+{
+	const struct sock *sk = (const void *)tp;
+	u64 pid_tid = bpf_get_current_pid_tgid(), key = (u64)tp;
+	struct call_moment m = { .pid = pid_tid >> 32, .tid = (u32)pid_tid, .process = process };
+	struct conn_state *c = bpf_map_lookup_elem(&conns, &key);
+	u8 muted;
+
+	if (!c)
+		c = conn_create(key, sk->__sk_common.skc_family, 0);
+	if (!c || conn_ignored(c))
+		return 0;
+	m.seq = tp->write_seq;
+	if (c->call.begun && c->call.seq == m.seq)
+		return c; /* it was tried before */
+	m.turn = current_turn();
+	m.peer_seq = stream_read(tp->copied_seq, tp->rcv_nxt, sk->__sk_common.skc_flags);
+	m.http = true;
+	muted = c->call.muted;
+	call_begin(c, &m);
+	if (c->dir == IO_RECORD_SEND)
+		c->call.muted = muted; /* the answer before is still to come */
+	return c;
+}
+
+/* A header for the call on `c`, if nothing speaks against it. -2 as header_put(). */
+static __always_inline int call_header(struct sk_msg_md *msg, struct conn_state *c,
+				       const struct head *h, u32 refused)
+{
+	int err;
+
+	if (h->seen & HEAD_TRACEPARENT) {
+		c->call.flags |= REQUEST_OWN;
+		return -1;
+	}
+	if (refused == DROP_KERNEL_COUNT && !(c->call.flags & REQUEST_FIXED))
+		refused = DROP_HEADER_UNBOUND;
+	if (refused != DROP_KERNEL_COUNT) {
+		count_drop(refused);
+		return -1;
+	}
+	err = header_put(msg, h, &c->call.ids);
+	if (err) {
+		count_drop(DROP_HEADER_FAILED);
+		return err;
+	}
+	c->call.flags |= REQUEST_INJECTED;
+	c->call.added = HEADER_BYTES;
+	return 0;
+}
+
+/* A message begins with the first byte of `msg`, number `seq`. */
+static __noinline int message_begins(struct sk_msg_md *msg, struct tcp_sock *tp,
+				     struct injection *in)
+{
+	u32 seq = tp->write_seq, process = traced_flags(bpf_get_current_pid_tgid() >> 32);
+	struct conn_state *c = 0;
+	struct head h = {};
+	bool leave;
+	u32 refused;
+	int err = -1;
+
+	if (message_head(msg, &h)) {
+		option_never(tp);
+		socket_leaves(in, false);
+		return SK_PASS;
+	}
+	refused = header_refused(tp, &h, &leave);
+	if (in->flags & INJECTION_TEST) {
+		if (refused == DROP_KERNEL_COUNT && !(h.seen & HEAD_TRACEPARENT))
+			err = header_put(msg, &h, &trial_ids);
+	} else if (process && !(process & TRACED_SILENT)) {
+		c = message_call(tp, process);
+		if (c && leave)
+			c->call.refused = refused;
+		if (c && (process & TRACED_INJECT))
+			err = call_header(msg, c, &h, refused);
+		if (c && err)
+			option_begins(tp, &c->call, process, msg->size);
+	}
+	if (err == -2)
+		return SK_DROP;
+	if (leave) {
+		socket_leaves(in, refused == DROP_HEADER_BLOCKING);
+		return SK_PASS;
+	}
+	h.end += err ? 0 : HEADER_BYTES;
+	in->known = seq + h.end + (u32)h.length;
+	if (h.seen & HEAD_CHUNKED) {
+		in->phase = INJECTION_SIZE;
+		in->left = 0;
+		if (message_chunks(msg, in, h.end, seq))
+			socket_leaves(in, false);
+	}
+	return SK_PASS;
+}
+
+static __always_inline int message_seen(struct sk_msg_md *msg)
+{
+	struct bpf_sock *sk = msg->sk;
+	struct injection *in;
+	struct tcp_sock *tp;
+	struct conn_state *c;
+	u32 seq, ahead;
+	u64 key;
+
+	tp = sk ? bpf_skc_to_tcp_sock(sk) : 0;
+	in = sk ? bpf_sk_storage_get(&injections, sk, 0, 0) : 0;
+	if (!tp || !in || (in->flags & INJECTION_LEFT))
+		return SK_PASS;
+	seq = tp->write_seq;
+	if (in->phase == INJECTION_ADOPTED) {
+		key = (u64)tp;
+		c = bpf_map_lookup_elem(&conns, &key);
+		if (!c || c->dir)
+			return SK_PASS;
+	}
+	if (in->phase < INJECTION_START) {
+		in->phase = INJECTION_START;
+		in->known = seq;
+	}
+	ahead = in->known - seq;
+	if ((s32)ahead >= (s32)msg->size)
+		return SK_PASS;
+	if (in->phase == INJECTION_START && !ahead)
+		return message_begins(msg, tp, in);
+	/* Bytes went by unseen (the program isn't asked when a send that failed is tried again), or
+	 * several messages are sent as one: where they begin isn't certain any more. */
+	if ((s32)ahead < 0 || in->phase == INJECTION_START || message_chunks(msg, in, ahead, seq))
+		socket_leaves(in, false);
+	return SK_PASS;
+}
+
+SEC("sk_msg")
+int inject_header(struct sk_msg_md *msg)
+{
+	return message_seen(msg);
+}
+
+/* --- the table -------------------------------------------------------------------------------- */
+
+/* In the process: it connects. */
+static __always_inline void socket_connects(struct bpf_sock_ops *ops, struct bpf_sock *sk)
+{
+	const struct task_struct *task = (const void *)bpf_get_current_task();
+	u32 process = traced_flags(BPF_CORE_READ(task, tgid));
+	const struct tcp_sock *tp;
+	struct injection *in;
+
+	if (!(process & TRACED_INJECT) || (process & TRACED_SILENT))
+		return;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp || socket_special(tp) || !socket_nonblocking(tp))
+		return;
+	in = bpf_sk_storage_get(&injections, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!in)
+		return;
+	in->socket = bpf_get_socket_cookie(ops);
+	in->phase = INJECTION_NEW;
+}
+
+static __always_inline void socket_connected(struct bpf_sock_ops *ops, struct bpf_sock *sk)
+{
+	struct injection *in = bpf_sk_storage_get(&injections, sk, 0, 0);
+	const struct tcp_sock *tp;
+	u64 key;
+
+	if (!in || in->phase != INJECTION_NEW)
+		return;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp || socket_busy(tp) || !socket_nonblocking(tp))
+		return;
+	in->known = tp->write_seq;
+	in->phase = INJECTION_START;
+	key = in->socket;
+	if (bpf_sock_hash_update(ops, &sockets, &key, BPF_NOEXIST))
+		in->flags |= INJECTION_LEFT; /* another table has it, or ours is full */
+}
+
+SEC("sockops")
+int inject_socket(struct bpf_sock_ops *ops)
+{
+	struct bpf_sock *sk = ops->sk;
+
+	if (!sk)
+		return 1;
+	if (ops->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
+		socket_connects(ops, sk);
+	else if (ops->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
+		socket_connected(ops, sk);
+	return 1;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,363 @@
+/*
+ * The messages of a connection as an sk_msg program meets them: the head of an HTTP/1 request, and
+ * chunked bodies. Looks at data that is linear; what is not is pulled, at most HEAD_MAX bytes.
+ * Invariant: whatever is not plain HTTP/1.1 as RFC 9112 has it is HEAD_ODD, and believed no
+ * further. Included by inject.bpf.c.
+ */
+#ifndef SPANLOOM_MESSAGE_BPF_H
+#define SPANLOOM_MESSAGE_BPF_H
+
+#include "inject.bpf.h"
+
+enum {
+	HEAD_MAX = 8192,
+	LENGTH_MAX = 1 << 30, /* of what is followed by sequence numbers */
+	LENGTH_DIGITS = 9,
+	CHUNK_STEPS = 4096, /* of one message; a chunk takes about six */
+	PULL_BYTES = 16,
+};
+
+enum {
+	HEAD_COMPLETE = 1,
+	HEAD_HTTP11 = 2,
+	HEAD_LENGTH = 4,
+	HEAD_CHUNKED = 8,
+	HEAD_TRACEPARENT = 16,
+	HEAD_UPGRADE = 32,
+	HEAD_ODD = 64,
+};
+
+/* Zero, which the verifier doesn't know: so it looks at a loop's body for all values at once. */
+static volatile u32 unknown_zero;
+
+struct head {
+	u32 length;   /* of the body */
+	u32 line_end; /* behind the request line */
+	u32 end;      /* behind the head; 0: it isn't there whole */
+	u32 seen;     /* HEAD_* */
+};
+
+struct head_scan {
+	struct sk_msg_md *msg;
+	u32 length; /* as in struct head, these four */
+	u32 line_end;
+	u32 end;
+	u32 seen;
+	u32 at;   /* looked at so far */
+	u32 line; /* where the current line begins */
+};
+
+/* `bytes` of the linear data at `pos`; NULL when it ends before. */
+static __always_inline u8 *message_at(struct sk_msg_md *msg, u32 pos, u32 bytes)
+{
+	u8 *data = msg->data, *end = msg->data_end;
+	u64 offset = pos;
+
+	barrier_var(offset); /* what is compared is what is used */
+	if (offset > 2 * HEAD_MAX)
+		return 0;
+	data += offset;
+	barrier_var(data);
+	return data + bytes > end ? 0 : data;
+}
+
+static __always_inline u64 word_lower(const u8 *at)
+{
+	return *(const u64 *)at | 0x2020202020202020ull;
+}
+
+/* One space at most: who writes more is believed no further. */
+static __always_inline u32 field_value(const struct head_scan *h, u32 pos)
+{
+	const u8 *p = message_at(h->msg, pos, 1);
+
+	return p && *p == ' ' ? pos + 1 : pos;
+}
+
+/* `pos` is behind "Content-Length:". */
+static __always_inline void head_length(struct head_scan *h, u32 pos)
+{
+	u32 length = 0, i;
+	u8 c = 0;
+
+	pos = field_value(h, pos);
+	for (i = 0; i <= LENGTH_DIGITS; i++) {
+		const u8 *p = message_at(h->msg, pos + i, 1);
+
+		c = p ? *p : 0;
+		if (c < '0' || c > '9')
+			break;
+		length = length * 10 + c - '0';
+	}
+	if (!i || c != '\r' || ((h->seen & HEAD_LENGTH) && length != h->length))
+		h->seen |= HEAD_ODD;
+	h->seen |= HEAD_LENGTH;
+	h->length = length;
+}
+
+/* `pos` is behind "Transfer-Encoding:". */
+static __always_inline void head_encoding(struct head_scan *h, u32 pos)
+{
+	const u8 *p = message_at(h->msg, field_value(h, pos), 8);
+
+	if (!p || (*(const u64 *)p | 0x20202020202020ull) !=
+			  WORD_OF('c', 'h', 'u', 'n', 'k', 'e', 'd', '\r'))
+		h->seen |= HEAD_ODD;
+	h->seen |= HEAD_CHUNKED;
+}
+
+static __always_inline void head_field_content(struct head_scan *h, u32 pos)
+{
+	const u8 *p = message_at(h->msg, pos, 15);
+
+	if (!p)
+		return;
+	if (word_lower(p + 7) == WORD_OF('-', 'l', 'e', 'n', 'g', 't', 'h', ':'))
+		head_length(h, pos + 15);
+	else if (word_lower(p + 7) == WORD_OF('-', 'l', 'e', 'n', 'g', 't', 'h', ' '))
+		h->seen |= HEAD_ODD;
+}
+
+static __always_inline void head_field_transfer(struct head_scan *h, u32 pos)
+{
+	const u8 *p = message_at(h->msg, pos, 18);
+
+	if (!p || word_lower(p + 8) != WORD_OF('-', 'e', 'n', 'c', 'o', 'd', 'i', 'n') ||
+	    (p[16] | 0x20) != 'g')
+		return;
+	if (p[17] == ':')
+		head_encoding(h, pos + 18);
+	else
+		h->seen |= HEAD_ODD;
+}
+
+static __always_inline void head_field_trace(struct head_scan *h, u32 pos)
+{
+	const u8 *p = message_at(h->msg, pos, 12);
+
+	if (!p || (p[8] | 0x20) != 'e' || (p[9] | 0x20) != 'n' || (p[10] | 0x20) != 't')
+		return;
+	if (p[11] == ':')
+		h->seen |= HEAD_TRACEPARENT;
+	else if (p[11] == ' ' || p[11] == '\t')
+		h->seen |= HEAD_ODD;
+}
+
+static __always_inline void head_field(struct head_scan *h, u32 pos)
+{
+	const u8 *p = message_at(h->msg, pos, 1);
+	u64 name;
+
+	if (!p || *p == ' ' || *p == '\t') { /* a field that goes on */
+		h->seen |= HEAD_ODD;
+		return;
+	}
+	p = message_at(h->msg, pos, sizeof(name));
+	if (!p)
+		return;
+	name = word_lower(p);
+	if (name == WORD_OF('t', 'r', 'a', 'c', 'e', 'p', 'a', 'r'))
+		head_field_trace(h, pos);
+	else if (name == WORD_OF('c', 'o', 'n', 't', 'e', 'n', 't', '-'))
+		head_field_content(h, pos);
+	else if (name == WORD_OF('t', 'r', 'a', 'n', 's', 'f', 'e', 'r'))
+		head_field_transfer(h, pos);
+	else if (name == WORD_OF('u', 'p', 'g', 'r', 'a', 'd', 'e', ':'))
+		h->seen |= HEAD_UPGRADE;
+}
+
+/* A line goes from h->line to h->at. 1: it is the head's last. */
+static __always_inline long head_line(struct head_scan *h)
+{
+	u32 line = h->line, end = h->at;
+	const u8 *p;
+
+	h->line = end;
+	if (!h->line_end) {
+		h->line_end = end;
+		p = end < 16 ? 0 : message_at(h->msg, end - 10, 10);
+		if (p && *(const u64 *)p == WORD_OF(' ', 'H', 'T', 'T', 'P', '/', '1', '.')) {
+			h->seen |= HEAD_ODD;
+			return 0;
+		}
+		p = end < 16 ? 0 : message_at(h->msg, end - 11, 11);
+		if (p && *(const u64 *)p == WORD_OF(' ', 'H', 'T', 'T', 'P', '/', '1', '.') &&
+		    p[8] == '1' && p[9] == '\r')
+			h->seen |= HEAD_HTTP11;
+		return 0;
+	}
+	p = message_at(h->msg, end - 2, 2);
+	if (!p || *p != '\r')
+		h->seen |= HEAD_ODD;
+	if (end - line <= 2) {
+		h->seen |= HEAD_COMPLETE;
+		h->end = end;
+		return 1;
+	}
+	head_field(h, line);
+	return 0;
+}
+
+/* Goes on to the next line's end, eight bytes at a time. */
+static long head_step(u32 index, void *context)
+{
+	struct head_scan *h = context;
+	u32 at = h->at;
+	const u8 *p = message_at(h->msg, at, 8);
+	u64 word, found;
+
+	if (at >= HEAD_MAX)
+		return 1;
+	if (p) {
+		word = *(const u64 *)p ^ 0x0a0a0a0a0a0a0a0aull;
+		found = (word - 0x0101010101010101ull) & ~word & 0x8080808080808080ull;
+		if (!found) {
+			h->at = at + 8;
+			return 0;
+		}
+		/* The lowest one is certain; what is below its bit has as many bytes begin. */
+		found = (found - 1) & ~found & 0x0101010101010101ull;
+		h->at = at + (u32)(found * 0x0101010101010101ull >> 56);
+		return head_line(h);
+	}
+	p = message_at(h->msg, at, 1);
+	if (!p)
+		return 1;
+	h->at = at + 1;
+	return *p == '\n' ? head_line(h) : 0;
+}
+
+/*
+ * Looks at a message from its beginning. 0: it begins an HTTP/1 request. (The verifier takes a
+ * function that isn't static for itself, and so forgets which way through the head was taken.)
+ */
+__noinline int message_head(struct sk_msg_md *msg, struct head *ret)
+{
+	struct head_scan h = { msg,          unknown_zero, unknown_zero, unknown_zero,
+			       unknown_zero, unknown_zero, unknown_zero };
+	u32 size = msg->size, upto = size < HEAD_MAX ? size : HEAD_MAX;
+	const u8 *p;
+
+	if (!ret || size < sizeof(u64))
+		return -1;
+	if (!message_at(msg, 0, sizeof(u64)) && bpf_msg_pull_data(msg, 0, upto, 0))
+		return -1;
+	p = message_at(msg, 0, sizeof(u64));
+	if (!p || !call_begins_with(*(const u64 *)p))
+		return -1;
+	bpf_loop(HEAD_MAX, head_step, &h, 0);
+	if (!h.end && !message_at(msg, upto - 1, 1) && !bpf_msg_pull_data(msg, 0, upto, 0))
+		bpf_loop(HEAD_MAX, head_step, &h, 0);
+	if ((h.seen & (HEAD_LENGTH | HEAD_CHUNKED)) == (HEAD_LENGTH | HEAD_CHUNKED))
+		h.seen |= HEAD_ODD;
+	ret->length = h.length;
+	ret->line_end = h.line_end;
+	ret->end = h.end;
+	ret->seen = h.seen;
+	return 0;
+}
+
+/* --- chunked bodies --------------------------------------------------------------------------- */
+
+struct chunks {
+	struct sk_msg_md *msg;
+	u64 left;
+	u32 at, size; /* in the message */
+	u32 pulled;   /* where the linear data begins */
+	u8 phase;     /* enum injection_phase */
+	u8 odd;
+};
+
+static __always_inline void chunk_size_ends(struct chunks *s)
+{
+	s->phase = s->left ? INJECTION_DATA : INJECTION_TRAILER;
+	if (s->left)
+		s->left += 2;
+}
+
+static __always_inline long chunk_byte(struct chunks *s, u8 c)
+{
+	u8 digit = c - '0', letter = (c | 0x20) - 'a';
+
+	if (s->phase == INJECTION_SIZE && c != '\n' && c != '\r') {
+		if (c == ';')
+			s->phase = INJECTION_EXTENSION;
+		else if (digit < 10 || letter < 6)
+			s->left = s->left << 4 | (digit < 10 ? digit : letter + 10);
+		else if (c != ' ' && c != '\t')
+			s->odd = 1;
+		if (s->left >= LENGTH_MAX)
+			s->odd = 1;
+		return s->odd != 0;
+	}
+	if (c == '\n') {
+		if (s->phase == INJECTION_SIZE || s->phase == INJECTION_EXTENSION) {
+			chunk_size_ends(s);
+		} else if (s->phase == INJECTION_FIELD) {
+			s->phase = INJECTION_TRAILER;
+		} else {
+			s->phase = INJECTION_START;
+			return 1;
+		}
+	} else if (s->phase == INJECTION_TRAILER && c != '\r') {
+		s->phase = INJECTION_FIELD;
+	}
+	return 0;
+}
+
+static long chunk_step(u32 index, void *context)
+{
+	struct chunks *s = context;
+	u32 at = s->at, rest = s->size - at, upto;
+	const u8 *p;
+
+	if (at >= s->size)
+		return 1;
+	if (s->phase == INJECTION_DATA) {
+		if (rest > s->left)
+			rest = s->left;
+		s->left -= rest;
+		s->at = at + rest;
+		if (!s->left)
+			s->phase = INJECTION_SIZE;
+		return 0;
+	}
+	p = message_at(s->msg, at - s->pulled, 1);
+	if (!p || at < s->pulled) {
+		upto = rest > PULL_BYTES ? at + PULL_BYTES : s->size;
+		s->pulled = at;
+		s->odd = bpf_msg_pull_data(s->msg, at, upto, 0) != 0;
+		p = message_at(s->msg, 0, 1);
+		if (!p || s->odd) {
+			s->odd = 1;
+			return 1;
+		}
+	}
+	s->at = at + 1;
+	return chunk_byte(s, *p);
+}
+
+/* Follows the body from `at` of the message on, whose first byte is number `seq`. 0: it is
+ * understood up to in->known; else it is not. */
+__noinline int message_chunks(struct sk_msg_md *msg, struct injection *in, u32 at, u32 seq)
+{
+	struct chunks s = {
+		.msg = msg,
+		.left = in ? in->left : 0,
+		.at = at + unknown_zero,
+		.size = msg->size,
+		.pulled = ~unknown_zero, /* nothing: who was here before may have moved it */
+		.phase = in ? in->phase : 0,
+		.odd = unknown_zero,
+	};
+
+	if (!in)
+		return 1;
+	bpf_loop(CHUNK_STEPS, chunk_step, &s, 0);
+	in->left = s.left;
+	in->phase = s.phase;
+	in->known = seq + s.at;
+	return s.odd || (s.at < s.size && s.phase != INJECTION_START);
+}
+
+#endif
