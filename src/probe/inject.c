@@ -19,14 +19,15 @@
 #include "probe/inject_program.h"
 #include "probe/inject_test.h"
 #include "probe/probe.h"
+#include "probe/traced.h"
 
 enum { WHY_BYTES = 320 };
 
 struct inject {
-	int sockets, injections; /* the maps' descriptors, the object's own */
-	int message;             /* the sk_msg program, attached to `sockets`; -1: not */
-	struct bpf_link *link;   /* of the sockops program */
-	uint32_t works;          /* set of enum probe_propagate */
+	int sockets, injections, traced; /* the maps' descriptors, the object's own */
+	int message;                     /* the sk_msg program, attached to `sockets`; -1: not */
+	struct bpf_link *link;           /* of the sockops program */
+	uint32_t works;                  /* set of enum probe_propagate */
 	bool inq_wrong;
 	char why[WHY_BYTES]; /* "": nothing to say */
 };
@@ -89,6 +90,7 @@ int inject_open(struct bpf_object *obj, uint32_t wanted, struct inject **ret)
 		return -ENOMEM;
 	i->sockets = bpf_object__find_map_fd_by_name(obj, "sockets");
 	i->injections = bpf_object__find_map_fd_by_name(obj, "injections");
+	i->traced = bpf_object__find_map_fd_by_name(obj, "traced");
 	i->message = -1;
 	*ret = i;
 	if (!(wanted & PROBE_PROPAGATE_HEADERS) || !program_loaded(message) ||
@@ -141,6 +143,17 @@ bool inject_allows(const struct inject *i, uint32_t pid)
 {
 	return i && (i->works & PROBE_PROPAGATE_HEADERS) &&
 	       (!i->inq_wrong || program_never_asks(pid));
+}
+
+void inject_execs(const struct inject *i, uint32_t pid)
+{
+	uint32_t flags;
+	bool allowed;
+
+	if (!i || !i->inq_wrong || bpf_map_lookup_elem(i->traced, &pid, &flags))
+		return;
+	allowed = !(flags & (TRACED_SILENT | TRACED_APART)) && inject_allows(i, pid);
+	traced_change(i->traced, pid, TRACED_INJECT, allowed ? TRACED_INJECT : 0);
 }
 
 void inject_release(struct inject *i, uint64_t socket)

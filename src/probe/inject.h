@@ -28,10 +28,11 @@ uint32_t inject_works(const struct inject *i, const char **ret_why);
 
 /*
  * May headers be put into what this process sends? Where the kernel gets FIONREAD wrong for sockets
- * in the table only programs are let in that never ask. To be asked again when it runs another
- * program. Takes NULL: false.
+ * in the table only programs are let in that never ask. Takes NULL: false.
  */
 bool inject_allows(const struct inject *i, uint32_t pid);
+/* A process, traced or not, runs another program: what is allowed is decided anew. Takes NULL. */
+void inject_execs(const struct inject *i, uint32_t pid);
 
 /* RECORD_RELEASE: this socket leaves the table. Takes NULL. */
 void inject_release(struct inject *i, uint64_t socket);

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "event.h"
 #include "probe/hooks.h"
+#include "probe/inject.h"
 #include "probe/programs.h"
 #include "probe/ring.h"
 #include "probe/routes.h"
@@ -39,6 +40,7 @@ struct probe {
 	struct probe_sink sink;
 	struct ring_reader reader;
 	struct hooks *hooks;
+	struct inject *inject;
 	struct stats *stats;
 	uint64_t *ignore; /* mmap of the ignore map */
 	uint64_t *drop_scratch;
@@ -267,6 +269,20 @@ static int map_memory(struct probe *p, char **ret_error)
 	return 0;
 }
 
+/* What is put into calls: whatever of it fails is left out. */
+static int propagate(struct probe *p, char **ret_error)
+{
+	const char *why;
+
+	if (inject_open(p->skel->obj, p->choice.propagate, &p->inject))
+		return fail(ret_error, -ENOMEM, "out of memory");
+	p->reader.inject = p->inject;
+	p->propagates = inject_works(p->inject, &why);
+	if (why)
+		p->propagates_why = why;
+	return 0;
+}
+
 int probe_open(const struct probe_options *options, const struct probe_sink *sink,
 	       struct stats *stats, struct probe **ret, char **ret_error)
 {
@@ -294,6 +310,8 @@ int probe_open(const struct probe_options *options, const struct probe_sink *sin
 		err = map_memory(p, ret_error);
 	if (!err)
 		err = attach(p, ret_error);
+	if (!err)
+		err = propagate(p, ret_error);
 	if (err) {
 		probe_close(p);
 		return err;
@@ -311,6 +329,7 @@ void probe_close(struct probe *p)
 		munmap(p->ignore, IGNORE_SLOTS * sizeof(uint64_t));
 	ring_reader_free(&p->reader);
 	hooks_free(p->hooks);
+	inject_close(p->inject);
 	spanloom__destroy(p->skel);
 	free(p->drop_scratch);
 	free(p);
@@ -354,7 +373,7 @@ static int traced_fd(const struct probe *p)
 
 int probe_trace(struct probe *p, uint32_t pid)
 {
-	uint32_t flags = TRACED | (p->propagates ? TRACED_INJECT : 0);
+	uint32_t flags = TRACED | (inject_allows(p->inject, pid) ? TRACED_INJECT : 0);
 	int err;
 
 	if (pid == p->agent_pid)
@@ -379,7 +398,7 @@ int probe_set_flags(struct probe *p, uint32_t pid, uint32_t flags)
 		       (flags & PROBE_TRUST_THREADS ? TRACED_THREADS : 0) |
 		       (flags & PROBE_SILENT ? TRACED_SILENT : 0) |
 		       (flags & PROBE_APART ? TRACED_APART : 0) |
-		       (p->propagates && !aside ? TRACED_INJECT : 0);
+		       (!aside && inject_allows(p->inject, pid) ? TRACED_INJECT : 0);
 
 	return traced_change(traced_fd(p), pid,
 			     TRACED_CONTEXTS | TRACED_THREADS | TRACED_SILENT | TRACED_APART |
@@ -401,8 +420,7 @@ uint32_t probe_propagates(const struct probe *p, const char **ret_why)
 
 int probe_adopt(struct probe *p, uint32_t pid)
 {
-	(void)pid;
-	return p->propagates ? -EOPNOTSUPP : 0;
+	return inject_adopt(p->inject, pid);
 }
 
 void probe_ignore(struct probe *p, uint64_t conn_id)

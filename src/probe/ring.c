@@ -9,6 +9,7 @@
 
 #include "event.h"
 #include "probe/hooks.h"
+#include "probe/inject.h"
 
 /*
  * What the frames told, until the record comes that it belongs to. `site` and `route` are borrowed
@@ -425,8 +426,12 @@ static void task_record(struct ring_reader *r, const struct task_record *rec)
 	case RECORD_PROCESS_FORK:
 		s->process_fork(s->ctx, rec->pid, rec->parent);
 		break;
+	case RECORD_RELEASE:
+		inject_release(r->inject, rec->conn_id);
+		break;
 	case RECORD_PROCESS_EXEC:
 		hooks_forget(r->hooks, rec->pid);
+		inject_execs(r->inject, rec->pid);
 		s->process_exec(s->ctx, rec->pid);
 		break;
 	case RECORD_PROCESS_EXIT:

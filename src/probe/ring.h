@@ -11,10 +11,11 @@
 struct ring_reader {
 	const struct probe_sink *sink;
 	struct stats *stats;
-	struct hooks *hooks; /* of processes that go */
-	uint32_t losses;     /* as the last record said */
-	struct hash frames;  /* what RECORD_SITE and RECORD_ROUTE told of records still to come: by
-				thread, and by connection */
+	struct hooks *hooks;   /* of processes that go */
+	struct inject *inject; /* of sockets that leave its table */
+	uint32_t losses;       /* as the last record said */
+	struct hash frames; /* what RECORD_SITE and RECORD_ROUTE told of records still to come: by
+			       thread, and by connection */
 };
 
 /* What it holds; not `r` itself. */
