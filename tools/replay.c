@@ -20,6 +20,7 @@ struct run {
 	struct span *spans[MAX_SPANS];
 	size_t count;
 	struct stats stats;
+	struct buf told; /* what the tracer told of processes */
 };
 
 /* --- running --- */
@@ -86,6 +87,27 @@ static bool on_route(void *ctx, uint32_t pid, const struct runtime_route *route,
 	return c;
 }
 
+static void on_trust(void *ctx, uint32_t pid, uint32_t trust)
+{
+	struct run *r = ctx;
+
+	if (!r->script->tell_trust)
+		return;
+	buf_printf(&r->told, "trust pid %u%s%s%s\n", pid,
+		   trust & TRACER_TRUST_CONTEXTS ? " contexts" : "",
+		   trust & TRACER_TRUST_THREADS ? " threads" : "", trust ? "" : " none");
+}
+
+static bool on_silent(void *ctx, uint32_t pid)
+{
+	return ((struct run *)ctx)->script->silent_pid == pid;
+}
+
+static void on_exports(void *ctx, uint32_t pid)
+{
+	buf_printf(&((struct run *)ctx)->told, "exports pid %u\n", pid);
+}
+
 /* Feeds a transfer in two parts, cut at `at`, or byte by byte. */
 static void run_io(struct tracer *t, const struct io_event *io, const uint8_t *data, long at)
 {
@@ -106,6 +128,8 @@ static void run_io(struct tracer *t, const struct io_event *io, const uint8_t *d
 		if (!io->captured)
 			break;
 		part.flags |= IO_SAME_CALL;
+		if (part.tcp_seq)
+			part.tcp_seq += n;
 		done += n;
 	}
 }
@@ -170,6 +194,9 @@ static void run_event(struct tracer *t, const struct script_event *e, long split
 	case EV_NATIVE:
 		tracer_native_span(t, &e->native);
 		break;
+	case EV_REQUEST:
+		tracer_request(t, &e->request);
+		break;
 	}
 }
 
@@ -192,6 +219,8 @@ static void run_script(const struct script *s, struct run *r, size_t which, long
 						       .parent_based = true },
 					  .span_rules = s->rules,
 					  .span_rule_count = s->rule_count,
+					  .keep_errors = s->keep_errors,
+					  .keep_slow_ns = s->keep_slow_ns,
 					  .no_code = s->no_code,
 					  .no_route = s->no_route };
 	struct tracer_ops ops = {
@@ -200,6 +229,9 @@ static void run_script(const struct script *s, struct run *r, size_t which, long
 		.random = on_random,
 		.code = on_code,
 		.route = on_route,
+		.trust = on_trust,
+		.silent = on_silent,
+		.exports = on_exports,
 		.ctx = r,
 	};
 	struct tracer *t;
@@ -226,6 +258,7 @@ static void run_free(struct run *r)
 	for (i = 0; i < r->count; i++)
 		span_free(r->spans[i]);
 	r->count = 0;
+	buf_free(&r->told);
 }
 
 /* --- printing --- */
@@ -254,20 +287,19 @@ static void put_hex(struct buf *out, const uint8_t *data, size_t len)
 		buf_printf(out, "%02x", *data++);
 }
 
-/* "parent 2" within the output, "remote <trace>/<span>" from the wire, "root", else "parent ?". */
+/* "parent 2" within the output, "remote <trace>/<span>" from the wire, "root" (with the trace when
+ * its id was given), else "parent ?". */
 static void put_parent(struct buf *out, const struct run *r, const struct span *s)
 {
+	static const uint8_t none[TRACE_ID_BYTES / 2]; /* as in the ids that are made here */
 	size_t i;
 
 	if (!s->has_parent) {
 		buf_append_str(out, "root");
-		return;
-	}
-	if (s->remote_parent) {
-		buf_append_str(out, "remote ");
-		put_hex(out, s->trace_id, TRACE_ID_BYTES);
-		buf_append_char(out, '/');
-		put_hex(out, s->parent_span_id, SPAN_ID_BYTES);
+		if (memcmp(s->trace_id, none, sizeof(none)) != 0) {
+			buf_append_str(out, " of ");
+			put_hex(out, s->trace_id, TRACE_ID_BYTES);
+		}
 		return;
 	}
 	for (i = 0; i < r->count; i++) {
@@ -280,7 +312,14 @@ static void put_parent(struct buf *out, const struct run *r, const struct span *
 			return;
 		}
 	}
-	buf_append_str(out, "parent ?");
+	if (!s->remote_parent) {
+		buf_append_str(out, "parent ?");
+		return;
+	}
+	buf_append_str(out, "remote ");
+	put_hex(out, s->trace_id, TRACE_ID_BYTES);
+	buf_append_char(out, '/');
+	put_hex(out, s->parent_span_id, SPAN_ID_BYTES);
 }
 
 static void put_attr(struct buf *out, const struct span *s, const struct attr *a)
@@ -331,6 +370,7 @@ static void put_run(struct buf *out, const struct run *r, bool drops)
 			buf_printf(out, "dropped %s %" PRIu64 "\n",
 				   drop_reason_name((enum drop_reason)i), r->stats.drops[i]);
 	}
+	buf_append(out, r->told.data, r->told.len);
 }
 
 /* --- golden --- */

@@ -62,6 +62,14 @@ bool script_define(struct script *s, char **words, size_t n)
 		s->no_code = true;
 	} else if (strcmp(words[0], "no-route") == 0) {
 		s->no_route = true;
+	} else if (strcmp(words[0], "keep-errors") == 0) {
+		s->keep_errors = true;
+	} else if (strcmp(words[0], "tell-trust") == 0) {
+		s->tell_trust = true;
+	} else if (strcmp(words[0], "keep-slow") == 0 && n > 1) {
+		s->keep_slow_ns = number(words[1]);
+	} else if (strcmp(words[0], "silent") == 0 && n > 1) {
+		s->silent_pid = (uint32_t)number(words[1]);
 	} else if (strcmp(words[0], "code") == 0 && n > 2 &&
 		   s->code_count < SCRIPT_MAX_DEFINITIONS) {
 		struct script_code *c = &s->codes[s->code_count++];
@@ -100,6 +108,8 @@ void script_undefine(struct script *s)
 		free(own.memory);
 	}
 	s->line_count = s->rule_count = s->code_count = s->route_count = 0;
+	s->keep_errors = s->tell_trust = false;
+	s->keep_slow_ns = s->silent_pid = 0;
 	s->no_code = s->no_route = s->nosplit = s->has_ratio = false;
 }
 

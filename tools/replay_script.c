@@ -176,7 +176,7 @@ static size_t read_option(size_t line, struct script_event *e, char **words, siz
 		e->conn.family = CONN_UNIX;
 		snprintf(e->conn.path, sizeof(e->conn.path), "%s", words[i + 1]);
 		return i + 2;
-	} else if (!script_runtime_option(e, w)) {
+	} else if (!script_runtime_option(e, w) && !script_request_option(e, w)) {
 		fail_line(line, "no such word");
 	}
 	return i + 1;
@@ -196,6 +196,7 @@ static const struct {
 	{ "exec", EV_CHANGED, false },   { "copy", EV_CONTEXT, false },
 	{ "submit", EV_CONTEXT, false }, { "born", EV_CONTEXT, false },
 	{ "enter", EV_NATIVE, false },   { "leave", EV_NATIVE, false },
+	{ "request", EV_REQUEST, true },
 };
 
 /* What an event of a runtime shares with the others. */
@@ -240,6 +241,10 @@ static void read_event(struct script *s, size_t line, char **words, size_t n, st
 	while (i < n)
 		i = read_option(line, e, words, i, n);
 	fill_runtime(e, words[0]);
+	e->request.ts_ns = e->ts_ns;
+	e->request.conn_id = e->conn.conn_id;
+	e->request.pid = e->io.pid;
+	e->request.tid = e->io.tid;
 	e->fail.conn = e->conn;
 	e->io.captured = (uint32_t)e->data.len;
 	e->io.length += e->io.captured;

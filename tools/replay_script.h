@@ -25,7 +25,8 @@ enum script_kind {
 	EV_RUNTIME,
 	EV_CHANGED,
 	EV_CONTEXT,
-	EV_NATIVE
+	EV_NATIVE,
+	EV_REQUEST
 };
 
 struct script_event {
@@ -35,6 +36,7 @@ struct script_event {
 	struct connect_failure fail;
 	struct context_event context;
 	struct native_span_event native;
+	struct request_event request;
 	struct runtime_site site;
 	bool has_site;
 	uint64_t route; /* number of its definition; 0: none */
@@ -63,6 +65,10 @@ struct script {
 	char *lines[3 * SCRIPT_MAX_DEFINITIONS]; /* what the definitions point into */
 	size_t line_count;
 	bool no_code, no_route;
+	bool keep_errors;
+	bool tell_trust; /* what was told of it is printed */
+	uint64_t keep_slow_ns;
+	uint32_t silent_pid; /* it reports its own spans; 0: none does */
 };
 
 /* Reads up to a line "---" (true) or the end of the file (false). Leaves with a message and status
@@ -80,5 +86,8 @@ const struct script_code *script_find(const struct script_code *list, size_t cou
 /* What a runtime says at an event: "ctx=3", "span=0:100:1" …; false when the word is none of these.
  */
 bool script_runtime_option(struct script_event *e, const char *word);
+
+/* replay_request.c: the same of what the kernel side knows of requests. */
+bool script_request_option(struct script_event *e, const char *word);
 
 #endif

@@ -140,6 +140,16 @@ static bool begin_request(struct connection *c)
 	return st->reading != NULL;
 }
 
+/* OTLP/HTTP (OTLP specification, "OTLP/HTTP Request"): spans go to the collector there. */
+static bool is_export(const struct http1_request_line *line)
+{
+	static const char path[] = "/v1/traces";
+	size_t n = sizeof(path) - 1;
+
+	return slice_eq(line->method, "POST") && line->target.len >= n &&
+	       memcmp(line->target.data + line->target.len - n, path, n) == 0;
+}
+
 /* A head, whole or cut off at the end of what was captured (`framed` false). */
 static bool read_request_head(struct connection *c, const uint8_t *data, size_t len, bool framed)
 {
@@ -163,6 +173,8 @@ static bool read_request_head(struct connection *c, const uint8_t *data, size_t 
 		exchange_head_read(ex);
 		if (used < (ssize_t)len || framed)
 			exchange_set_target(ex, line.method, line.target);
+		if (is_export(&line))
+			ex->scratch[0] |= EX_IS_EXPORT;
 		if (slice_eq(line.method, "HEAD"))
 			ex->scratch[0] |= EX_IS_HEAD;
 		if (slice_eq(line.method, "CONNECT"))
@@ -322,6 +334,13 @@ static ssize_t frame_response(struct connection *c, int status, const struct htt
 	return used;
 }
 
+static void take_status(struct exchange *ex, int status)
+{
+	exchange_answered(ex, status);
+	if ((ex->scratch[0] & EX_IS_EXPORT) && status / 100 == 2)
+		exchange_exports(ex);
+}
+
 /* The status line and what is there of the fields; the whole head when `used` is its length. */
 static ssize_t read_response_head(struct connection *c, const uint8_t *data, size_t len,
 				  bool framed)
@@ -343,7 +362,7 @@ static ssize_t read_response_head(struct connection *c, const uint8_t *data, siz
 	else if (!(ex->scratch[0] & EX_HAS_STATUS))
 		http1_span_status(ex->span, line.status);
 	if (ex && !(ex->scratch[0] & EX_HAS_STATUS))
-		exchange_answered(ex, line.status);
+		take_status(ex, line.status);
 	if (ex)
 		ex->scratch[0] |= EX_HAS_STATUS;
 	if (!framed)

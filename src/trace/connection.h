@@ -111,6 +111,12 @@ static inline uint64_t connection_now(const struct connection *c)
 	return c->event ? c->event->ts_ns : c->last_event_ns;
 }
 
+/* The process sends spans of its own to a collector, in the event being fed. */
+void connection_exports(struct connection *c);
+/* The same, by a client's exchange; it is of no interest itself. Not so when the process passes on
+ * what it was sent. */
+void exchange_exports(struct exchange *ex);
+
 void connection_count_drop(struct connection *c, enum drop_reason reason);
 
 #endif

@@ -35,8 +35,9 @@
 #define LINK_LOOK_NS 10000000ull     /* how often calls that wait for time alone are looked at */
 #define LINK_PAUSE_NS 100000000ull   /* a task with work left does not pause so long */
 #define LINK_DOUBT_NS 10000000000ull /* a request that was lost from sight may take this long */
-#define LINK_JOIN_NS 100000000ull /* how long a request waits for its caller, from its first byte \
-				   */
+#define LINK_JOIN_NS                                                                 \
+	100000000ull /* how long a request waits for its caller, from its first byte \
+		      */
 #define LINK_SETTLE_NS 3000000000ull /* and, joined, for the caller's trace, from its own end */
 #define LINK_GRACE_NS \
 	50000000ull /* a child thread that was joined is gone this soon after its request */
@@ -119,6 +120,8 @@ void link_join_none(struct linker *l, struct request *r);
  * in `ev`, the status came (not 0), or (0) the end; the same of an answer that was sent. */
 void link_request_target(struct linker *l, struct request *r, uint64_t key);
 void link_call_target(struct linker *l, struct call *c, uint64_t key);
+/* A request with the same hash is open in the process of the call. */
+bool link_call_passes_on(const struct call *c);
 void link_call_header(struct linker *l, struct call *c, const struct trace_context *tc,
 		      uint64_t now_ns);
 void link_call_hears(struct linker *l, struct call *c, const struct io_event *ev, int status);

@@ -208,25 +208,21 @@ void link_request_passes(struct linker *l, struct request *r, const struct io_ev
 
 void link_call_hears(struct linker *l, struct call *c, const struct io_event *ev, int status)
 {
-	struct thread *t = c->hop_key ? heard_by(l, c, ev) : NULL;
+	struct thread *t;
 
+	if (status)
+		c->status = status;
+	else
+		c->complete = true;
+	t = list_empty(&c->hop) ? NULL : heard_by(l, c, ev);
 	if (!t)
 		return;
-	if (status) {
-		c->status = status;
-		t->heard_first = true;
-	} else {
-		c->complete = true;
-		t->heard_last = true;
-	}
+	t->heard_first = t->heard_first || status;
+	t->heard_last = t->heard_last || !status;
 }
 
 void link_request_target(struct linker *l, struct request *r, uint64_t key)
 {
-	const struct contexts *x = r->process->contexts;
-
-	if (x && x->runtime)
-		return;
 	r->hop_key = key;
 	r->hop_order = ++l->hop_order;
 }
@@ -236,10 +232,12 @@ void link_call_target(struct linker *l, struct call *c, uint64_t key)
 	struct process *p = c->process;
 	const struct contexts *x = p->contexts;
 
-	if ((x && x->runtime) || !p->open || c->hop_key)
+	if (c->hop_key)
 		return;
 	c->hop_order = ++l->hop_order;
 	c->hop_key = key;
+	if ((x && x->runtime) || !p->open)
+		return;
 	if (p->hop_count >= HOPS_MAX) { /* it can't be looked for */
 		link_hops_lost(p);
 		return;
@@ -247,6 +245,17 @@ void link_call_target(struct linker *l, struct call *c, uint64_t key)
 	link_call_get(c);
 	list_push(&p->hops, &c->hop);
 	p->hop_count++;
+}
+
+bool link_call_passes_on(const struct call *c)
+{
+	struct list *it, *tmp;
+
+	list_each_safe(it, tmp, &c->process->requests) {
+		if (list_entry(it, struct request, node)->hop_key == c->hop_key)
+			return c->hop_key != 0;
+	}
+	return false;
 }
 
 /* --- ends --- */
@@ -362,10 +371,12 @@ enum verdict link_judge_hop(const struct call *c, enum patience patience, struct
 		*ret = c->forwarded;
 		return VERDICT_YES;
 	}
-	if (!c->hop_key || c->hop_torn)
+	if (c->hop_torn)
 		return VERDICT_NO;
 	if (!r)
-		return patience == PATIENT && may_be_passed(c) ? VERDICT_WAIT : VERDICT_NO;
+		return patience == PATIENT && !list_empty(&c->hop) && may_be_passed(c)
+			       ? VERDICT_WAIT
+			       : VERDICT_NO;
 	if (r->lost || r->hop_torn || r->status != c->status)
 		return VERDICT_NO;
 	if (!r->ended && patience == PATIENT)

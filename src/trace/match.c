@@ -315,6 +315,22 @@ void exchange_answered(struct exchange *ex, int status)
 		link_request_root(l, ex->request, c->event->context, c->event->ts_ns);
 }
 
+void connection_exports(struct connection *c)
+{
+	const struct tracer *t = c->tracer;
+
+	if (t->ops.exports && c->event)
+		t->ops.exports(t->ops.ctx, c->event->pid);
+}
+
+void exchange_exports(struct exchange *ex)
+{
+	if (!ex->call || link_call_passes_on(ex->call))
+		return;
+	ex->exports = true;
+	connection_exports(ex->conn);
+}
+
 /* FNV-1a. */
 static uint64_t hash_bytes(uint64_t h, struct slice s)
 {
