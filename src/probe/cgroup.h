@@ -1,17 +1,18 @@
-/* Programs that hang on the root of the cgroup hierarchy (version 2), and so see every socket. */
+/*
+ * The root of the cgroup v2 hierarchy: programs that hang there see the sockets of every process,
+ * beside whatever others have attached.
+ */
 #ifndef PROBE_CGROUP_H
 #define PROBE_CGROUP_H
-
-#include <stddef.h>
 
 struct bpf_link;
 struct bpf_program;
 
 /*
- * Attaches `program` beside those of others: 0 and *ret, which goes away with our descriptor. Else
- * -errno, and one sentence in `why`.
+ * Attaches a loaded program for as long as *ret lives (bpf_link__destroy(), the end of our
+ * process). 0, or -errno with *ret_why, a half-sentence that is never freed. Mounts cgroup v2 where
+ * it is mounted nowhere.
  */
-int cgroup_attach(const struct bpf_program *program, struct bpf_link **ret, char *why,
-		  size_t why_bytes);
+int cgroup_attach(const struct bpf_program *prog, struct bpf_link **ret, const char **ret_why);
 
 #endif

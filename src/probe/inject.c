@@ -68,6 +68,17 @@ static int messages_watch(struct inject *i, const struct bpf_program *program)
 	return 0;
 }
 
+/* The program that sees who connects. */
+static int sockets_watch(struct inject *i, const struct bpf_program *program)
+{
+	const char *said = NULL;
+	int err = cgroup_attach(program, &i->link, &said);
+
+	if (err)
+		why(i, "%s", said ? said : strerror(-err));
+	return err;
+}
+
 static void messages_unwatch(struct inject *i)
 {
 	if (i->message >= 0)
@@ -96,7 +107,7 @@ int inject_open(struct bpf_object *obj, uint32_t wanted, struct inject **ret)
 	if (!(wanted & PROBE_PROPAGATE_HEADERS) || !program_loaded(message) ||
 	    !program_loaded(socket))
 		return 0;
-	if (messages_watch(i, message) || cgroup_attach(socket, &i->link, i->why, sizeof(i->why))) {
+	if (messages_watch(i, message) || sockets_watch(i, socket)) {
 		messages_unwatch(i);
 		return 0;
 	}
