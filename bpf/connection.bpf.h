@@ -65,38 +65,6 @@ static __always_inline void conn_addresses(struct conn_record *r, const struct s
 	r->peer_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
 }
 
-/* The listener's path: an accepted socket has it as its own, a connecting one finds it at its peer.
- */
-static __always_inline void conn_unix_path(struct conn_record *r, const struct sock *sk)
-{
-	const struct unix_sock *u = (const void *)sk;
-	struct unix_address *addr = BPF_CORE_READ(u, addr);
-	int len;
-
-	if (addr) {
-		r->flags |= CONN_RECORD_PASSIVE;
-	} else {
-		const struct unix_sock *peer = (const void *)BPF_CORE_READ(u, peer);
-
-		if (!peer)
-			return;
-		addr = BPF_CORE_READ(peer, addr);
-		if (!addr) /* a socketpair: nobody connected */
-			return;
-		r->flags |= CONN_RECORD_ACTIVE;
-	}
-	len = BPF_CORE_READ(addr, len) - (int)sizeof(u16);
-	if (len <= 0)
-		return;
-	if (len > (int)sizeof(r->path))
-		len = sizeof(r->path);
-	r->path_len = len;
-	bpf_probe_read_kernel(r->path, sizeof(r->path),
-			      (const char *)addr +
-				      bpf_core_field_offset(struct unix_address, name) +
-				      sizeof(u16));
-}
-
 static __always_inline struct conn_record *conn_record_reserve(u8 type, u64 conn_id, u32 pid,
 							       u32 tid)
 {
@@ -116,86 +84,30 @@ static __always_inline struct conn_record *conn_record_reserve(u8 type, u64 conn
 	return r;
 }
 
-/*
- * Was this the first transfer of its connection? What was received counts when it is read, what was
- * sent when it is written, so that what still waits in the kernel's queues is left out.
- */
-static __always_inline bool transfer_is_first(const struct conn_state *c, const struct transfer *t,
-					      const struct sock *sk)
-{
-	const struct tcp_sock *tp = (const void *)sk;
-	u64 received, sent, moved = t->result > 0 ? t->result : 0;
-
-	if (t->family == AF_UNIX || BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP)
-		return false;
-	received = BPF_CORE_READ(tp, bytes_received);
-	sent = BPF_CORE_READ(tp, bytes_sent) - BPF_CORE_READ(tp, bytes_retrans);
-	if (t->dir) {
-		u32 unsent = BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_nxt);
-
-		return !received && sent + unsent == moved + c->call.added;
-	} else {
-		u32 unread = BPF_CORE_READ(tp, rcv_nxt) - BPF_CORE_READ(tp, copied_seq);
-
-		return !sent && received - unread == moved;
-	}
-}
-
 /* Nothing but whole exchanges are missing: nobody needs to know. */
 static __always_inline void conn_in_step(struct conn_state *c)
 {
 	c->missed[0] = c->missed[1] = 0;
 }
 
-/* What a connection's first transfer shows. */
-static __noinline int conn_look(struct conn_state *c, const struct transfer *t)
-{
-	const struct sock *sk = (const void *)t->sk;
-	const struct unix_sock *u = (const void *)sk;
-	bool passive;
+/*
+ * emit.bpf.c, functions that the verifier looks at once for each program, apart from who calls.
+ * conn_look: what the connection's first transfer shows. emit_open: tells the agent of it, once, at
+ * the first transfer that is reported; emit_io: of one piece, `result` bytes (or errno) of which
+ * the first `want` at `addr` are captured; both -1 when there was no room. emit_buffers: of all
+ * bytes of a transfer. emit_missed: of those that could not be told of when the ring was full, so
+ * that lengths stay in step.
+ */
+extern int conn_look(struct conn_state *c, const struct transfer *t);
+extern int emit_open(struct conn_state *c, const struct transfer *t);
+extern int emit_io(struct conn_state *c, const struct transfer *t, u64 addr, s32 result, u32 want);
+extern int emit_buffers(struct conn_state *c, struct transfer *t);
+extern int emit_missed(struct conn_state *c, const struct transfer *t);
 
-	/* Only listen() sets the backlog, and an accepted socket is a copy of its listener. An
-	 * accepted unix socket has the listener's path as its own. */
-	passive = t->family == AF_UNIX
-			  ? BPF_CORE_READ(u, addr) != 0
-			  : !(c->flags & CONN_ACTIVE) && BPF_CORE_READ(sk, sk_max_ack_backlog);
-	c->flags |= CONN_LOOKED;
-	if (passive)
-		c->flags |= CONN_PASSIVE;
-	if (t->family == AF_UNIX || transfer_is_first(c, t, sk))
-		c->flags |= CONN_FIRST;
-	return 0;
-}
-
-/* Tells the agent of a connection once, at the first transfer that is reported. */
+/* As emit_open(). */
 static __noinline int conn_announce(struct conn_state *c, const struct transfer *t)
 {
-	const struct sock *sk = (const void *)t->sk;
-	struct conn_record *r;
-
-	if (!(c->flags & CONN_LOOKED))
-		conn_look(c, t);
-	r = conn_record_reserve(RECORD_CONN_OPEN, c->id, t->pid, t->tid);
-	if (!r) {
-		c->flags &= ~CONN_FIRST;
-		return -1;
-	}
-	conn_addresses(r, sk, t->family);
-	if (t->family == AF_UNIX)
-		conn_unix_path(r, sk);
-	else if (c->flags & CONN_FIRST)
-		r->flags |= CONN_RECORD_FRESH; /* whatever was left out were whole exchanges */
-	if (c->flags & CONN_ACTIVE)
-		r->flags |= CONN_RECORD_ACTIVE;
-	else if (c->flags & CONN_PASSIVE)
-		r->flags |= CONN_RECORD_PASSIVE;
-	r->turn = t->turn;
-	r->connect_context = c->connect_context;
-	if (c->connect_tid == t->tid)
-		r->connect_turn = c->connect_turn;
-	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
-	c->flags |= CONN_ANNOUNCED;
-	return 0;
+	return emit_open(c, t);
 }
 
 static __noinline struct conn_state *conn_create(u64 sk, u16 family, u64 inode)
@@ -218,26 +130,6 @@ static __always_inline bool conn_ignored(const struct conn_state *c)
 	return id && *id == c->id;
 }
 
-static __always_inline void io_fill(struct io_record *r, const struct conn_state *c,
-				    const struct transfer *t, s32 result)
-{
-	r->type = RECORD_IO;
-	r->flags = t->flags | t->dir;
-	r->captured = 0;
-	r->result = result;
-	r->ts_ns = bpf_ktime_get_ns();
-	r->conn_id = c->id;
-	r->pid = t->pid;
-	r->tid = t->tid;
-	r->tcp_seq = t->tcp_seq;
-	r->tcp_peer_seq = t->tcp_peer_seq;
-	r->losses = ring_losses;
-	r->syscall = t->syscall;
-	r->turn = t->turn;
-	r->pad = 0;
-	r->context = t->context;
-}
-
 static __always_inline void conn_missed(struct conn_state *c, const struct transfer *t, s32 result)
 {
 	ring_lost();
@@ -245,141 +137,10 @@ static __always_inline void conn_missed(struct conn_state *c, const struct trans
 		__sync_fetch_and_add(&c->missed[t->dir & 1], result);
 }
 
-/* One record of a class, filled from user memory; `want` <= size. Both are known to the compiler as
- * bounded. */
-#define EMIT_CLASS(size)                                                                        \
-	do {                                                                                    \
-		struct {                                                                        \
-			struct io_record head;                                                  \
-			u8 data[size];                                                          \
-		} *rec = bpf_ringbuf_reserve(&ring, sizeof(struct io_record) + (size), 0);      \
-		if (!rec) {                                                                     \
-			conn_missed(c, t, result);                                              \
-			return -1;                                                              \
-		}                                                                               \
-		io_fill(&rec->head, c, t, result);                                              \
-		if (want) {                                                                     \
-			if (bpf_probe_read_user(rec->data,                                      \
-						want & ((size)-1) ? want & ((size)-1) : (size), \
-						(const void *)addr))                            \
-				count_drop(DROP_READ_FAULT);                                    \
-			else                                                                    \
-				rec->head.captured = want;                                      \
-		}                                                                               \
-		bpf_ringbuf_submit(rec, ring_wake_flags());                                     \
-		return 0;                                                                       \
-	} while (0)
-
-/* `result` bytes (or errno) of which the first `want` at `addr` are captured. */
-static __noinline int emit_io(struct conn_state *c, const struct transfer *t, u64 addr, s32 result,
-			      u32 want)
-{
-	if (want <= IO_CLASS_0)
-		EMIT_CLASS(IO_CLASS_0);
-	if (want <= IO_CLASS_1)
-		EMIT_CLASS(IO_CLASS_1);
-	if (want <= IO_CLASS_2)
-		EMIT_CLASS(IO_CLASS_2);
-	if (want > IO_CLASS_3)
-		want = IO_CLASS_3;
-	EMIT_CLASS(IO_CLASS_3);
-}
-
-/* The next buffer of a vector; false at its end. */
-static __always_inline bool vector_next(const struct transfer *t, u32 i, u64 *addr, u32 *len)
-{
-	struct iovec iov;
-
-	if (i >= t->len)
-		return false;
-	if (bpf_probe_read_user(&iov, sizeof(iov), (const void *)(t->base + i * sizeof(iov)))) {
-		count_drop(DROP_READ_FAULT);
-		return false;
-	}
-	*addr = iov.iov_base;
-	*len = iov.iov_len < t->left ? iov.iov_len : t->left;
-	return true;
-}
-
-/* One piece: what is left of the current buffer, or as much of it as the largest record takes.
- * False: it found no room. */
-static __always_inline bool emit_piece(struct conn_state *c, struct transfer *t, u64 *addr,
-				       u32 *len, bool last)
-{
-	u32 want = *len < c->budget ? *len : c->budget, piece = *len;
-
-	if (want > IO_CLASS_3) {
-		want = IO_CLASS_3;
-		if (!last) /* which takes the rest by length */
-			piece = IO_CLASS_3;
-	}
-	t->left -= piece;
-	if (emit_io(c, t, *addr, piece, want))
-		return false;
-	t->flags |= IO_RECORD_SAME_CALL;
-	t->tcp_seq += piece;
-	c->budget -= want;
-	c->run_bytes += want;
-	*addr += piece;
-	*len -= piece;
-	return true;
-}
-
 /* Once a piece is missing the ones behind it are as well, or they would be taken for it. */
 static __always_inline void conn_missed_rest(struct conn_state *c, const struct transfer *t)
 {
 	__sync_fetch_and_add(&c->missed[t->dir & 1], t->left);
-}
-
-/* The bytes of a transfer, in pieces. */
-static __always_inline void emit_buffers(struct conn_state *c, struct transfer *t)
-{
-	u32 len = 0, next = 0;
-	u64 addr = 0;
-	int i;
-
-	t->left = t->result;
-	if (t->buffers == BUFFERS_ONE) {
-		addr = t->base;
-		len = t->result;
-	}
-	for (i = 0; i < PIECES_MAX; i++) {
-		if (!t->left)
-			return;
-		if (!len && (t->buffers == BUFFERS_ONE || !vector_next(t, next++, &addr, &len)))
-			break;
-		if (len && !emit_piece(c, t, &addr, &len, i == PIECES_MAX - 1)) {
-			conn_missed_rest(c, t);
-			return;
-		}
-	}
-	if (!t->left)
-		return;
-	if (i == PIECES_MAX)
-		count_drop(DROP_VECTOR_LONG);
-	emit_io(c, t, 0, t->left, 0);
-}
-
-/* Reports what could not be reported when the ring was full, so that lengths stay in step. */
-static __noinline void emit_missed(struct conn_state *c, const struct transfer *t)
-{
-	struct transfer gap = *t;
-	int i;
-
-	gap.context = 0;
-	for (i = 0; i < 2; i++) {
-		u32 bytes = c->missed[i];
-
-		if (!bytes)
-			continue;
-		if (bytes > MISSED_REPORT_MAX)
-			bytes = MISSED_REPORT_MAX;
-		__sync_fetch_and_sub(&c->missed[i], bytes);
-		gap.dir = i;
-		gap.flags = IO_RECORD_LOST;
-		gap.tcp_seq = 0;
-		emit_io(c, &gap, 0, bytes, 0);
-	}
 }
 
 /* The state of the transfer's connection, made where it is new; NULL: it can't be followed, or
@@ -401,13 +162,14 @@ static __always_inline struct conn_state *conn_of(const struct transfer *t)
  * What the transfer means for the calls that the process makes on this connection. True: it is of
  * one that is not sampled, and not reported.
  */
-static __always_inline bool call_muted(struct conn_state *c, struct transfer *t, bool turned)
+static __always_inline bool call_muted(struct conn_state *c, struct transfer *t, u8 dir,
+				       bool turned)
 {
-	bool before = c->call.muted, muted = t->dir ? call_seen(c, t, turned) : before;
+	bool before = c->call.muted, muted = dir ? call_seen(c, t, turned) : before;
 
 	if (!muted && before)
 		conn_in_step(c);
-	if (muted && !t->dir && (c->flags & CONN_LATE))
+	if (muted && !dir && (c->flags & CONN_LATE))
 		c->flags |= CONN_LATE_OLD;
 	return muted;
 }
@@ -423,17 +185,18 @@ static __always_inline void conn_muted(struct conn_state *c, const struct transf
 }
 
 /* Fills in what the process's runtime says. True: nothing of the transfer is reported. */
-static __always_inline bool transfer_meaning(struct conn_state *c, struct transfer *t, bool turned)
+static __always_inline bool transfer_meaning(struct conn_state *c, struct transfer *t, u8 dir,
+					     bool turned)
 {
 	bool serves = c->flags & CONN_PASSIVE, muted = false, walks = false;
 	struct python_now now = {};
 
 	if (constants.requests && !serves)
-		muted = call_muted(c, t, turned);
+		muted = call_muted(c, t, dir, turned);
 	if (!muted && (t->traced & TRACED_PYTHON)) {
-		if (!t->dir)
+		if (!dir)
 			window_other(t->tid, c->id);
-		walks = transfer_runtime(c, t, &now) && turned && t->dir;
+		walks = transfer_runtime(c, t, dir, &now) && turned && dir;
 	}
 	if (constants.requests && serves)
 		muted = request_seen(c, t);
@@ -445,8 +208,9 @@ static __always_inline bool transfer_meaning(struct conn_state *c, struct transf
 	return false;
 }
 
-/* What is known of the connection, made and announced where it is new; NULL: nothing to report. */
-static __always_inline struct conn_state *transfer_conn(struct transfer *t)
+/* What is known of the connection, made and announced where it is new; NULL: nothing to report.
+ * `dir`: as in *t, known to the compiler. */
+static __always_inline struct conn_state *transfer_conn(struct transfer *t, u8 dir)
 {
 	struct conn_state *c = conn_of(t);
 	bool turned;
@@ -459,12 +223,12 @@ static __always_inline struct conn_state *transfer_conn(struct transfer *t)
 		return 0;
 	if (!(c->flags & CONN_LOOKED))
 		conn_look(c, t);
-	turned = c->dir != t->dir;
+	turned = c->dir != dir;
 	if (turned) {
-		c->dir = t->dir;
+		c->dir = dir;
 		c->run_bytes = 0;
 	}
-	if (transfer_meaning(c, t, turned))
+	if (transfer_meaning(c, t, dir, turned))
 		return 0;
 	if (!(c->flags & CONN_ANNOUNCED) && conn_announce(c, t))
 		return 0;
@@ -475,9 +239,9 @@ static __always_inline struct conn_state *transfer_conn(struct transfer *t)
 			return 0;
 		}
 	}
-	if (t->request)
+	if (!dir && t->request)
 		request_emit(c, t);
-	if (t->state)
+	if (dir && t->state)
 		runtime_tell(c, t->pid, t->state, t->context, 0);
 	if (t->buffers == BUFFERS_MANY && c->many_next && c->many_moved &&
 	    c->many_vector == t->base)
@@ -488,9 +252,9 @@ static __always_inline struct conn_state *transfer_conn(struct transfer *t)
 }
 
 /* The one entry: a transfer of a traced process on a stream socket, found by `sk`. */
-static __always_inline int transfer_seen(struct transfer *t)
+static __always_inline int transfer_seen(struct transfer *t, u8 dir)
 {
-	struct conn_state *c = transfer_conn(t);
+	struct conn_state *c = transfer_conn(t, dir);
 
 	if (!c) {
 		if (t->buffers == BUFFERS_MANY)

@@ -9,7 +9,7 @@
 
 #include "maps.bpf.h"
 
-enum { OWNERS_MAX = 32768, WORKERS_MAX = 4096, WINDOW_SLOTS = 2048, DOUBTED_MAX = 4096 };
+enum { OWNERS_MAX = 16384, WORKERS_MAX = 2048, WINDOW_SLOTS = 2048, DOUBTED_MAX = 1024 };
 
 /* A process's numbers and addresses are used again by others: part of where its memory is described
  * tells them apart. */

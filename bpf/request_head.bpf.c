@@ -6,7 +6,7 @@
  */
 #include "request_head.bpf.h"
 
-enum { SPACES_MAX = 48, LENGTH_DIGITS_MAX = 18 };
+enum { SPACES_MAX = 24, LENGTH_DIGITS_MAX = 18 };
 
 #define EVERY_BYTE 0x0101010101010101ull
 #define LOWER_CASE 0x2020202020202020ull

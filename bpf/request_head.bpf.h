@@ -11,8 +11,8 @@ enum {
 	HEAD_KEPT = 192,       /* of a line that goes on in the next piece */
 	HEAD_CHUNK = 1024,     /* is read at once */
 	HEAD_ROOM = 2048,      /* a power of two */
-	HEAD_STEPS = 224,      /* words and lines that are looked at before the scan pauses */
-	HEAD_PIECES = 28,      /* pauses, chunks and buffers of one transfer */
+	HEAD_STEPS = 64,       /* words and lines that are looked at before the scan pauses */
+	HEAD_PIECES = 56,      /* pauses, chunks and buffers of one transfer */
 	HEAD_BYTES_MAX = 8192, /* a longer head is not understood */
 	HEADS_MAX = 1024,      /* that come in pieces at a time */
 };
@@ -54,8 +54,8 @@ struct head_scan {
 	u32 from; /* where its line begins */
 	u32 end;
 	u32 busy;
-	volatile u32 value, value_end;    /* of a field */
-	struct head_found found; /* this and HEAD_KEPT bytes are a struct head_part */
+	volatile u32 value, value_end; /* of a field */
+	struct head_found found;       /* this and HEAD_KEPT bytes are a struct head_part */
 	u8 data[HEAD_ROOM + 16];
 };
 

@@ -54,7 +54,7 @@ static __always_inline bool conn_unsampled(const struct conn_state *c, const str
 }
 
 /* What the interpreter says of the moment. True: the frames can be looked at. */
-static __always_inline bool transfer_runtime(struct conn_state *c, struct transfer *t,
+static __always_inline bool transfer_runtime(struct conn_state *c, struct transfer *t, u8 dir,
 					     struct python_now *now)
 {
 	const struct python_layout *l = python_layout_of(t->pid);
@@ -63,7 +63,7 @@ static __always_inline bool transfer_runtime(struct conn_state *c, struct transf
 		return false;
 	t->context = now->context;
 	t->flags |= IO_RECORD_RUNTIME;
-	if (!t->dir) {
+	if (!dir) {
 		if (c->flags & CONN_LATE)
 			c->flags |= CONN_LATE_OLD;
 	} else if (c->flags & CONN_LATE) {

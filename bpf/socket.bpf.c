@@ -54,7 +54,7 @@ static __always_inline int traced_transfer(struct sock *sk, int result, int flag
 
 		if (socket)
 			t.inode = BPF_CORE_READ(socket, file, f_inode, i_ino);
-		return transfer_seen(&t);
+		return transfer_seen(&t, dir);
 	}
 	if (!dir && (flags & MSG_TRUNC))
 		t.buffers = BUFFERS_NONE; /* TCP throws the bytes away */
@@ -67,7 +67,7 @@ static __always_inline int traced_transfer(struct sock *sk, int result, int flag
 		t.tcp_seq = (dir ? sent : received) - moved;
 		t.tcp_peer_seq = dir ? received : sent;
 	}
-	return transfer_seen(&t);
+	return transfer_seen(&t, dir);
 }
 
 /* Most of the machine's transfers are not of a traced process, and many find nothing to move. */

@@ -85,7 +85,7 @@ static __always_inline int syscall_transfer(const struct exit_context *ctx, u32 
 	transfer_buffers(&t, nr, BPF_CORE_READ(regs, si), BPF_CORE_READ(regs, dx));
 	if (t.family != AF_UNIX && !dir && (msg_flags & MSG_TRUNC))
 		t.buffers = BUFFERS_NONE; /* TCP throws the bytes away */
-	return transfer_seen(&t);
+	return transfer_seen(&t, dir);
 }
 
 /* One message of many: the first of its buffers is captured, the rest is known by length. Not 0: it
@@ -164,8 +164,8 @@ static __always_inline int syscall_messages(const struct exit_context *ctx, u32 
 	if (ret > 0)
 		t.result = messages_bytes(ctx, messages);
 	if (t.result <= 0) /* an error, or the end of the stream once for each message */
-		return t.result || transfer_at_end(&t) ? transfer_seen(&t) : 0;
-	c = transfer_conn(&t);
+		return t.result || transfer_at_end(&t) ? transfer_seen(&t, dir) : 0;
+	c = transfer_conn(&t, dir);
 	if (!c)
 		return 0;
 	t.left = t.result;
