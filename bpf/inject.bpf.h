@@ -8,8 +8,7 @@
 #include "connection.bpf.h"
 #include "injection.h"
 
-enum { BPF_MAP_TYPE_SOCKHASH = 18, BPF_MAP_TYPE_SK_STORAGE = 24 };
-enum { BPF_F_NO_PREALLOC = 1, BPF_SK_STORAGE_GET_F_CREATE = 1 };
+enum { BPF_MAP_TYPE_SOCKHASH = 18, BPF_SK_STORAGE_GET_F_CREATE = 1 };
 enum { SK_DROP = 0, SK_PASS = 1 };
 
 /* The verifier makes 64 bit loads of these. */

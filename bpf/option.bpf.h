@@ -10,16 +10,13 @@
 #include "maps.bpf.h"
 #include "tcp_option.h"
 
-/* linux/bpf.h, ABI. */
-enum { OPTION_MAP_SK_STORAGE = 24, OPTION_MAP_NO_PREALLOC = 1 };
-
 struct tcp_sock___segment {
 	u32 mss_cache;
 } KERNEL_TYPE;
 
 struct {
-	__uint(type, OPTION_MAP_SK_STORAGE);
-	__uint(map_flags, OPTION_MAP_NO_PREALLOC);
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, struct option_state);
 } options_sent SEC(".maps") __weak;
@@ -58,7 +55,7 @@ static __always_inline void option_begins(struct tcp_sock *tp, struct call_state
 	if (!o || o->stage == OPTION_NEVER)
 		return;
 	o->stage = OPTION_IDLE;
-	if (!(process & TRACED_INJECT) || !(call->ids.flags & IDS_FIXED) ||
+	if ((process & (TRACED_SILENT | TRACED_APART)) || !(call->ids.flags & IDS_FIXED) ||
 	    (call->flags & (REQUEST_INJECTED | REQUEST_OWN)))
 		return;
 	if (bytes + OPTION_BYTES > segment->mss_cache) {

@@ -4,6 +4,7 @@
  * that can't be told any more, nothing is claimed of it.
  */
 #include "connection.bpf.h"
+#include "option.bpf.h"
 #include "request_head.bpf.h"
 
 #define BODY_UNKNOWN (~0ull)
@@ -189,19 +190,25 @@ static __always_inline u8 request_trace(struct request_state *r, struct transfer
 					const struct head_found *found)
 {
 	struct trace_ids *ids = &r->ids, caller = {};
-	bool sampled = false;
+	const struct trace_ids *remote = &found->ids;
+	bool named = found->traceparents == 1 && remote->flags, joined, sampled = false;
 	u8 flags = REQUEST_SERVER;
 
 	ids_random(ids->span_id, TRACE_CONTEXT_SPAN_BYTES);
 	ids->flags = IDS_KNOWN | IDS_FIXED;
 	t->request_parent = 0;
-	if (found->traceparents == 1 && found->ids.flags) {
-		__builtin_memcpy(ids->trace_id, found->ids.trace_id, TRACE_CONTEXT_ID_BYTES);
-		__builtin_memcpy(&t->request_parent, found->ids.span_id, TRACE_CONTEXT_SPAN_BYTES);
-		ids->trace_flags = found->ids.trace_flags;
+	joined = !named && call_joined(r->seq, r->peer_seq, &caller);
+	if (!named && !joined) {
+		remote = &caller;
+		named = option_received(t->sk, r->seq, &caller);
+	}
+	if (named) {
+		__builtin_memcpy(ids->trace_id, remote->trace_id, TRACE_CONTEXT_ID_BYTES);
+		__builtin_memcpy(&t->request_parent, remote->span_id, TRACE_CONTEXT_SPAN_BYTES);
+		ids->trace_flags = remote->trace_flags;
 		sampled = parent_sampled(ids->trace_flags, ids->trace_id);
 		flags |= REQUEST_REMOTE;
-	} else if (call_joined(r->seq, r->peer_seq, &caller)) {
+	} else if (joined) {
 		__builtin_memcpy(ids->trace_id, caller.trace_id, TRACE_CONTEXT_ID_BYTES);
 		__builtin_memcpy(&t->request_parent, caller.span_id, TRACE_CONTEXT_SPAN_BYTES);
 		ids->trace_flags = caller.trace_flags;

@@ -4,37 +4,11 @@
  * only one that leaves room below the segment size takes the option. A segment sent again takes it
  * again.
  */
+#include "inject.bpf.h"
 #include "option.bpf.h"
 
-/* linux/bpf.h, ABI: what the kernel shows of a socket; it translates each access. */
-struct bpf_sock_ops {
-	u32 op;
-	u32 args[4];
-	u32 family;
-	u32 remote_ip4, local_ip4;
-	u32 remote_ip6[4], local_ip6[4];
-	u32 remote_port, local_port;
-	u32 is_fullsock;
-	u32 snd_cwnd;
-	u32 srtt_us;
-	u32 bpf_sock_ops_cb_flags;
-	u32 state;
-	u32 rtt_min;
-	u32 snd_ssthresh;
-	u32 rcv_nxt, snd_nxt, snd_una;
-	u32 mss_cache;
-	u32 counters[13]; /* ecn_flags to sk_txhash */
-	u64 bytes_received, bytes_acked;
-	struct bpf_sock *sk;
-	void *skb_data;
-	void *skb_data_end;
-	u32 skb_len;
-	u32 skb_tcp_flags;
-};
-
+/* linux/bpf.h, ABI; the first two are in inject.bpf.h. */
 enum {
-	BPF_SOCK_OPS_TCP_CONNECT_CB = 3,
-	BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB = 4,
 	BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB = 5,
 	BPF_SOCK_OPS_PARSE_HDR_OPT_CB = 13,
 	BPF_SOCK_OPS_HDR_OPT_LEN_CB = 14,
@@ -44,7 +18,7 @@ enum {
 	BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG = 32,
 	BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG = 64,
 };
-enum { BPF_WRITE_HDR_TCP_CURRENT_MSS = 1, BPF_SK_STORAGE_GET_F_CREATE = 1 };
+enum { BPF_WRITE_HDR_TCP_CURRENT_MSS = 1 };
 
 struct tcphdr {
 	__be16 source, dest;

@@ -145,7 +145,7 @@ static void attach(struct option *o, const struct bpf_object *obj)
 		o->link = NULL;
 	} else if (!calls_are_early(obj)) {
 		o->why = "the kernel does not tell of calls before they are sent (6.15): TCP "
-			 "options are read and not sent";
+			 "options are read, and sent only on sockets that headers are put into";
 	}
 }
 

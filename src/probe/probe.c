@@ -21,6 +21,7 @@
 #include "event.h"
 #include "probe/hooks.h"
 #include "probe/inject.h"
+#include "probe/option.h"
 #include "probe/programs.h"
 #include "probe/ring.h"
 #include "probe/routes.h"
@@ -41,6 +42,7 @@ struct probe {
 	struct ring_reader reader;
 	struct hooks *hooks;
 	struct inject *inject;
+	struct option *option;
 	struct stats *stats;
 	uint64_t *ignore; /* mmap of the ignore map */
 	uint64_t *drop_scratch;
@@ -280,6 +282,14 @@ static int propagate(struct probe *p, char **ret_error)
 	p->propagates = inject_works(p->inject, &why);
 	if (why)
 		p->propagates_why = why;
+	if (!(p->choice.propagate & PROBE_PROPAGATE_TCP))
+		return 0;
+	if (option_open(p->skel->obj, &p->option))
+		return fail(ret_error, -ENOMEM, "out of memory");
+	if (option_works(p->option, &why))
+		p->propagates |= PROBE_PROPAGATE_TCP;
+	if (why && !p->propagates_why)
+		p->propagates_why = why;
 	return 0;
 }
 
@@ -330,6 +340,7 @@ void probe_close(struct probe *p)
 	ring_reader_free(&p->reader);
 	hooks_free(p->hooks);
 	inject_close(p->inject);
+	option_close(p->option);
 	spanloom__destroy(p->skel);
 	free(p->drop_scratch);
 	free(p);

@@ -139,7 +139,8 @@ static void choose(struct bpf_program *prog, const struct program_choice *c, con
 	if (is_message_program(section))
 		load = c->propagate & PROBE_PROPAGATE_HEADERS;
 	else if (is_option_program(section))
-		load = c->propagate != 0;
+		load = c->propagate & (strcmp(name, "tcp_option") == 0 ? PROBE_PROPAGATE_TCP
+								       : PROBE_PROPAGATE_HEADERS);
 	else if (starts_with(section, "tp_btf/"))
 		load = has_tracepoint(btf, section + strlen("tp_btf/"));
 	else if (hooks_own(prog))
