@@ -164,6 +164,10 @@ static __noinline int call_begin(struct conn_state *c, const struct call_moment 
 	call->start_ns = bpf_ktime_get_ns();
 	call->added = 0;
 	call->begun = 1;
+	call->muted = 0;
+	/* Its spans may be left out, and then nobody must be their child. */
+	if (m->process & TRACED_APART)
+		return 0;
 	call->muted = constants.mute &&
 		      (call->flags & (REQUEST_FIXED | REQUEST_SAMPLED)) == REQUEST_FIXED;
 	call_tell_other_end(call);
