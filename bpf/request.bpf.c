@@ -172,7 +172,9 @@ static __always_inline bool caller_may_come(const struct transfer *t)
 
 		return (traced_flags(pid) & (TRACED | TRACED_SILENT)) == TRACED;
 	}
-	if (constants.calls_early)
+	/* Where headers are put into calls, one without is taken for a stranger's: else nothing
+	 * that begins here could be named to others. */
+	if (constants.calls_early || constants.inject)
 		return false;
 	if (t->family == AF_INET) {
 		u32 from = BPF_CORE_READ(sk, __sk_common.skc_daddr);

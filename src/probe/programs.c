@@ -106,6 +106,7 @@ static void choose_requests(struct program_choice *c, const struct probe_options
 	bool loop = kernel_has_helper(btf, "loop");
 
 	c->requests = loop && !limits->no_requests;
+	c->calls_early = c->requests && has_tracepoint(btf, "tcp_sendmsg_locked");
 	c->propagate = c->requests ? o->propagate & limits->propagate : 0;
 	if (!loop)
 		programs_missing(c, "the kernel has no bpf_loop (it came with 5.17): requests are "
@@ -147,7 +148,7 @@ static void choose(struct bpf_program *prog, const struct program_choice *c, con
 		load = hooks_prepare(prog, btf);
 	/* It has no use but to see where calls begin. */
 	if (strcmp(section, "tp_btf/tcp_sendmsg_locked") == 0)
-		load = load && c->requests;
+		load = c->calls_early;
 	load = load && (owner == PROBE_COLLECTOR_AUTO || owner == c->collector);
 	bpf_program__set_autoload(prog, load);
 }
@@ -217,6 +218,7 @@ void programs_constants(const struct probe_options *o, const struct program_choi
 		.mute = choice->requests && !o->report_unsampled && programs_may_refuse(o),
 		.inject = (choice->propagate & PROBE_PROPAGATE_HEADERS) != 0,
 		.tcp_option = (choice->propagate & PROBE_PROPAGATE_TCP) != 0,
+		.calls_early = choice->calls_early,
 	};
 	sampler_constants(o, ret);
 }

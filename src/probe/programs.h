@@ -21,6 +21,7 @@ enum { MISSING_MAX = 8 };
 struct program_choice {
 	enum probe_collector collector; /* never AUTO */
 	bool requests;                  /* requests are recognised in the kernel */
+	bool calls_early;               /* calls have their ids before their bytes leave */
 	uint32_t propagate;             /* set of enum probe_propagate: what is loaded for it */
 	const char *missing[MISSING_MAX + 1]; /* sentences, NULL-terminated */
 	size_t missing_count;
