@@ -62,7 +62,7 @@ def measure(stack, args):
     routes = tuple(args.routes.split(","))
     tracing = None if args.no_agent else Tracing(stack, "grpc")
     if tracing:
-        tracing.start(*chain.UNSTARVED, f"--propagate={args.propagate}", *args.agent, pids=[s.pid for s in traced])
+        chain.start(tracing, f"--propagate={args.propagate}", *args.agent, pids=[s.pid for s in traced])
     chain.run(port, chain.paths("warm", args.warm, routes), 8)
     begin = time.monotonic()
     answers = chain.run(port, chain.paths("r", args.requests, routes), args.connections)

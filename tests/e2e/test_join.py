@@ -7,7 +7,6 @@ import time
 import chain
 import pytest
 import services
-from chain import UNSTARVED
 from seen import CLIENT, SERVER, servers
 
 REQUESTS, CONNECTIONS = 1000, 64
@@ -59,7 +58,7 @@ def test_gateway_and_agent_service(tracing, stack, redis, callee_env, kind, prop
     agent = chain.start_callee(stack, "uvicorn", callee_env, loop=kind if kind in ("uvloop", "asyncio") else "uvloop")
     app = gateway(stack, kind, {"REDIS_PORT": redis.port, "AGENT_URL": f"http://127.0.0.1:{agent.port}"})
     t = tracing()
-    t.start(*UNSTARVED, f"--propagate={propagate}", pids=[app.pid, agent.pid])
+    chain.start(t, f"--propagate={propagate}", pids=[app.pid, agent.pid])
     warm = chain.run(app.port, chain.paths("warm", 120), 8)
     answers = chain.run(app.port, chain.paths("r", REQUESTS), CONNECTIONS)
     spans = t.finish()
@@ -83,7 +82,7 @@ def test_other_collector(tracing, stack, redis, callee_env, propagate):
     agent = chain.start_callee(stack, "uvicorn", callee_env)
     app = gateway(stack, "uvloop", {"REDIS_PORT": redis.port, "AGENT_URL": f"http://127.0.0.1:{agent.port}"})
     t = tracing()
-    t.start(*UNSTARVED, "--collector", "syscall", f"--propagate={propagate}", pids=[app.pid, agent.pid])
+    chain.start(t, "--collector", "syscall", f"--propagate={propagate}", pids=[app.pid, agent.pid])
     answers = chain.run(app.port, chain.paths("r", 300), 16)
     check(chain.judge(t.finish(), answers, agent.pids, app.pids), sum(len(a.calls) for a in answers), propagate, tracing=t)
 
@@ -93,8 +92,8 @@ def test_two_agents_are_two_hosts(tracing, stack, redis, callee_env):
     agent = chain.start_callee(stack, "uvicorn", callee_env)
     app = gateway(stack, "uvloop", {"REDIS_PORT": redis.port, "AGENT_URL": f"http://127.0.0.1:{agent.port}"})
     here, there = tracing(), tracing("http/protobuf")
-    here.start(*UNSTARVED, "--propagate=headers", pids=[app.pid])
-    there.start(*UNSTARVED, "--propagate=headers", pids=[agent.pid])
+    chain.start(here, "--propagate=headers", pids=[app.pid])
+    chain.start(there, "--propagate=headers", pids=[agent.pid])
     warm = chain.run(app.port, chain.paths("warm", 120), 8)
     answers = chain.run(app.port, chain.paths("r", 400), 16)
     spans = here.finish() + there.finish()
@@ -113,7 +112,7 @@ def test_one_side_is_not_traced(tracing, stack, redis, callee_env, traced):
     agent = chain.start_callee(stack, "uvicorn", callee_env)
     app = gateway(stack, "uvloop", {"REDIS_PORT": redis.port, "AGENT_URL": f"http://127.0.0.1:{agent.port}"})
     t = tracing()
-    t.start(*UNSTARVED, "--propagate=off", pids=[app.pid if traced == "caller" else agent.pid])
+    chain.start(t, "--propagate=off", pids=[app.pid if traced == "caller" else agent.pid])
     answers = chain.run(app.port, chain.paths("r", 300), 16)
     spans = t.finish()
     seen = chain.Seen(spans)
@@ -131,7 +130,7 @@ def test_redis_server_is_not_joined_to_another(tracing, stack, callee_env):
     agent = chain.start_callee(stack, "uvicorn", {"REDIS_PORT": store.port})
     app = gateway(stack, "uvloop", {"REDIS_PORT": store.port, "AGENT_URL": f"http://127.0.0.1:{agent.port}"})
     t = tracing()
-    t.start(*UNSTARVED, "--propagate=headers", pids=[app.pid, agent.pid, store.pid])
+    chain.start(t, "--propagate=headers", pids=[app.pid, agent.pid, store.pid])
     answers = chain.run(app.port, chain.paths("r", 300), 16)
     spans = t.finish()
     assert not chain.judge(spans, answers, agent.pids, app.pids).problems()
@@ -145,7 +144,7 @@ def test_lost_records_join_nothing_wrong(tracing, stack, redis, callee_env):
     agent = chain.start_callee(stack, "uvicorn", callee_env)
     app = gateway(stack, "uvloop", {"REDIS_PORT": redis.port, "AGENT_URL": f"http://127.0.0.1:{agent.port}"})
     t = tracing()
-    spanloom = t.start("--ring-size", "64K", "--propagate=off", pids=[app.pid, agent.pid])
+    spanloom = t.start("--ring-size", "64K", "--propagate=off", timeout=chain.READY_SECONDS, pids=[app.pid, agent.pid])
     answers = chain.run(app.port, chain.paths("a", 100), 8)
     for n in range(4):
         spanloom.process.send_signal(signal.SIGSTOP)
@@ -197,7 +196,7 @@ def test_clients(tracing, stack, callee_env, propagate):
     callee = chain.start_callee(stack, "uvicorn", callee_env)
     programs = [(how, chain.Program(stack, how, f"http://127.0.0.1:{callee.port}", tag=how), callee) for how in CLIENTS]
     t = tracing()
-    t.start(*UNSTARVED, f"--propagate={propagate}", pids=[callee.pid, *(p.pid for _, p, _ in programs)])
+    chain.start(t, f"--propagate={propagate}", pids=[callee.pid, *(p.pid for _, p, _ in programs)])
     check_clients(t, programs, propagate)
 
 
@@ -207,7 +206,7 @@ def test_callees(tracing, stack, callee_env, propagate):
     programs = [(kind, chain.Program(stack, "httpx-async", f"http://127.0.0.1:{callee.port}", tag=kind), callee)
                 for kind, callee in zip(CALLEES, callees)]
     t = tracing()
-    t.start(*UNSTARVED, f"--propagate={propagate}", pids=[s.pid for s in callees] + [p.pid for _, p, _ in programs])
+    chain.start(t, f"--propagate={propagate}", pids=[s.pid for s in callees] + [p.pid for _, p, _ in programs])
     check_clients(t, programs, propagate)
 
 
@@ -216,7 +215,7 @@ def test_clients_by_the_other_collector(tracing, stack, callee_env):
     programs = [(how, chain.Program(stack, how, f"http://127.0.0.1:{callee.port}", tag=how), callee)
                 for how in ("requests", "httpx-async", "pipelined", "curl")]
     t = tracing()
-    t.start(*UNSTARVED, "--collector", "syscall", pids=[callee.pid, *(p.pid for _, p, _ in programs)])
+    chain.start(t, "--collector", "syscall", pids=[callee.pid, *(p.pid for _, p, _ in programs)])
     check_clients(t, programs, "auto")
 
 
@@ -224,7 +223,7 @@ def test_ipv6(tracing, stack, callee_env):
     callee = chain.start_callee(stack, "uvicorn", callee_env, host="::1")
     program = chain.Program(stack, "httpx-async", f"http://[::1]:{callee.port}")
     t = tracing()
-    t.start(*UNSTARVED, "--propagate=off", pids=[program.pid, callee.pid])
+    chain.start(t, "--propagate=off", pids=[program.pid, callee.pid])
     spans = check_clients(t, [("IPv6", program, callee)])
     assert {s.attrs["network.peer.address"] for s in servers(spans)} == {"::1"}
 
@@ -240,7 +239,7 @@ def test_ipv4_mapped(tracing, stack, callee_env):
         programs.append((f"{client} to {bind}", chain.Program(stack, "http.client", f"http://{client}:{callee.port}", tag=f"m{n}"),
                          callee))
     t = tracing()
-    t.start(*UNSTARVED, "--propagate=off", pids=[s.pid for _, program, callee in programs for s in (program, callee)])
+    chain.start(t, "--propagate=off", pids=[s.pid for _, program, callee in programs for s in (program, callee)])
     spans = check_clients(t, programs)
     assert {s.attrs["network.peer.address"] for s in servers(spans)} == {"127.0.0.1"}
 
@@ -256,7 +255,7 @@ def test_unix_sockets(tracing, stack, callee_env, log_dir, propagate):
         callee = chain.start_callee(stack, kind, callee_env, **({"uds": path} if kind == "uvicorn" else {"UNIX": path}))
         programs.append((f"{how} to {kind}", chain.Program(stack, how, path, tag=f"u{n}"), callee))
     t = tracing()
-    t.start(*UNSTARVED, f"--propagate={propagate}", pids=[s.pid for _, program, callee in programs for s in (program, callee)])
+    chain.start(t, f"--propagate={propagate}", pids=[s.pid for _, program, callee in programs for s in (program, callee)])
     check_clients(t, programs, propagate, headers=False)
 
 
@@ -266,7 +265,7 @@ def test_agent_that_comes_later(tracing, stack, redis, callee_env):
     app = gateway(stack, "uvloop", {"REDIS_PORT": redis.port, "AGENT_URL": f"http://127.0.0.1:{agent.port}"})
     chain.run(app.port, chain.paths("before", 200), 16)
     t = tracing()
-    t.start(*UNSTARVED, "--propagate=headers", pids=[app.pid, agent.pid])
+    chain.start(t, "--propagate=headers", pids=[app.pid, agent.pid])
     answers = chain.run(app.port, chain.paths("r", 300), 16)
     verdict = chain.judge(t.finish(), answers, agent.pids, app.pids)
     check(verdict, sum(len(a.calls) for a in answers), "headers", tracing=t)
@@ -302,7 +301,7 @@ def test_proxy(tracing, stack, callee_env, keepalive, connections, propagate):
     callee = chain.start_callee(stack, "uvicorn", callee_env)
     web = chain.nginx(stack, f"127.0.0.1:{callee.port}", keepalive)
     t = tracing()
-    t.start(*UNSTARVED, f"--propagate={propagate}", pids=[web.pid, callee.pid])
+    chain.start(t, f"--propagate={propagate}", pids=[web.pid, callee.pid])
     answers = chain.run(web.port, [f"/chain/p{n}" for n in range(400)], connections)
     verdict = judge_proxy(t.finish(), web, callee, answers)
     print(f"\nnginx, {connections} connections, {'kept' if keepalive else 'closed'}, --propagate={propagate}: "
@@ -329,7 +328,7 @@ def test_proxy_with_identical_requests(tracing, stack, callee_env, connections):
     callee = chain.start_callee(stack, "uvicorn", callee_env)
     web = chain.nginx(stack, f"127.0.0.1:{callee.port}")
     t = tracing()
-    t.start(*UNSTARVED, "--propagate=off", pids=[web.pid, callee.pid])
+    chain.start(t, "--propagate=off", pids=[web.pid, callee.pid])
     answers = chain.run(web.port, ["/port"] * 500, connections)
     spans = t.finish()
     outer, inner = turns(servers(spans, web.pids)), turns(servers(spans, callee.pids))
@@ -351,7 +350,7 @@ def test_proxy_hands_a_traceparent_on(tracing, stack, callee_env, propagate):
     callee = chain.start_callee(stack, "uvicorn", callee_env)
     web = chain.nginx(stack, f"127.0.0.1:{callee.port}")
     t = tracing()
-    t.start(*UNSTARVED, f"--propagate={propagate}", pids=[web.pid, callee.pid])
+    chain.start(t, f"--propagate={propagate}", pids=[web.pid, callee.pid])
     sent, answers = {}, []
     for n in range(60):
         sent[f"t{n}"] = (f"{n + 1:032x}", f"{n + 1:016x}")
@@ -376,7 +375,7 @@ def test_gateway_behind_a_proxy(tracing, stack, redis, callee_env):
     app = gateway(stack, "uvloop", {"REDIS_PORT": redis.port, "AGENT_URL": f"http://127.0.0.1:{agent.port}"})
     web = chain.nginx(stack, f"127.0.0.1:{app.port}")
     t = tracing()
-    t.start(*UNSTARVED, pids=[web.pid, app.pid, agent.pid])
+    chain.start(t, pids=[web.pid, app.pid, agent.pid])
     answers = chain.run(web.port, chain.paths("r", 60), 1)
     spans = t.finish()
     by_id, seen = {(s.trace_id, s.span_id): s for s in spans}, chain.Seen(spans, agent.pids)

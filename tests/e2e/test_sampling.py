@@ -6,7 +6,6 @@ import time
 import chain
 import pytest
 import services
-from chain import UNSTARVED
 from seen import SERVER, servers
 
 REQUESTS, CONNECTIONS = 1000, 64
@@ -79,7 +78,7 @@ def sent_contexts(answers):
 def test_ratio(tracing, services_of, rate, propagate):
     app, agent = services_of
     t = tracing()
-    t.start(*UNSTARVED, f"--sampling-rate={rate}", f"--propagate={propagate}", pids=[app.pid, agent.pid])
+    chain.start(t, f"--sampling-rate={rate}", f"--propagate={propagate}", pids=[app.pid, agent.pid])
     warm = chain.run(app.port, chain.paths("warm", WARM), 8)
     answers = chain.run(app.port, chain.paths("r", REQUESTS), CONNECTIONS)
     spans = t.finish()
@@ -105,8 +104,8 @@ def test_two_agents_agree(tracing, services_of, rate):
     """Each service has an agent of its own, as on two hosts: the header carries the decision."""
     app, agent = services_of
     here, there = tracing(), tracing()
-    here.start(*UNSTARVED, f"--sampling-rate={rate}", "--propagate=headers", pids=[app.pid])
-    there.start(*UNSTARVED, f"--sampling-rate={rate}", "--propagate=headers", pids=[agent.pid])
+    chain.start(here, f"--sampling-rate={rate}", "--propagate=headers", pids=[app.pid])
+    chain.start(there, f"--sampling-rate={rate}", "--propagate=headers", pids=[agent.pid])
     chain.run(app.port, chain.paths("warm", WARM), 8)
     answers = chain.run(app.port, chain.paths("r", 400, ("call",)), 16)
     spans = here.finish() + there.finish()
@@ -146,7 +145,7 @@ def test_parents(tracing, services_of, sampler, arg):
     app, agent = services_of
     t = tracing()
     env = {"OTEL_TRACES_SAMPLER": sampler, **({} if arg is None else {"OTEL_TRACES_SAMPLER_ARG": arg})}
-    t.start(*UNSTARVED, "--propagate=headers", pids=[app.pid, agent.pid], env=env)
+    chain.start(t, "--propagate=headers", pids=[app.pid, agent.pid], env=env)
     chain.run(app.port, chain.paths("warm", WARM), 8)
     cases = [(flags, kept) for s, a, flags, kept in PARENTS if (s, a) == (sampler, arg)]
     answers = run_parents(app, {n: flags for n, (flags, _) in enumerate(cases)})
@@ -164,7 +163,7 @@ def test_ratio_of_remote_traces(tracing, services_of):
     """traceidratio decides by the id that came, whatever its parent decided: the same as the SDK would."""
     app, agent = services_of
     t = tracing()
-    t.start(*UNSTARVED, "--sampler=traceidratio", "--sampler-arg=0.25", "--propagate=off", pids=[app.pid, agent.pid])
+    chain.start(t, "--sampler=traceidratio", "--sampler-arg=0.25", "--propagate=off", pids=[app.pid, agent.pid])
     chain.run(app.port, chain.paths("warm", WARM), 8)
     traces, answers = {}, []
     edge = round(0.25 * (1 << 64))
@@ -195,7 +194,7 @@ def test_unsampled_requests_copy_nothing(tracing, services_of):
     found = {}
     for rate in (1, 0):
         t = tracing()
-        t.start(*UNSTARVED, f"--sampling-rate={rate}", "--propagate=off", pids=[app.pid, agent.pid])
+        chain.start(t, f"--sampling-rate={rate}", "--propagate=off", pids=[app.pid, agent.pid])
         chain.run(app.port, chain.paths(f"warm{rate}", WARM), 8)
         time.sleep(0.5)
         found[rate] = events_of(t, app, f"r{rate}", 300)
@@ -212,7 +211,7 @@ def test_errors_are_kept(tracing, services_of, rate):
     """Requests that failed are recorded although not sampled, marked; others are not."""
     app, agent = services_of
     t = tracing()
-    t.start(*UNSTARVED, f"--sampling-rate={rate}", "--keep-errors", pids=[app.pid, agent.pid])
+    chain.start(t, f"--sampling-rate={rate}", "--keep-errors", pids=[app.pid, agent.pid])
     chain.run(app.port, chain.paths("warm", WARM), 8)
     paths = [f"/{'broken' if n % 5 == 0 else 'call'}/e{n}" for n in range(200)]
     answers = chain.run(app.port, paths, 8)
@@ -231,7 +230,7 @@ def test_errors_are_kept(tracing, services_of, rate):
 def test_slow_ones_are_kept(tracing, services_of):
     app, agent = services_of
     t = tracing()
-    t.start(*UNSTARVED, "--sampling-rate=0", "--keep-slow=150", pids=[app.pid, agent.pid])
+    chain.start(t, "--sampling-rate=0", "--keep-slow=150", pids=[app.pid, agent.pid])
     chain.run(app.port, chain.paths("warm", WARM), 4)
     answers = chain.run(app.port, [f"/call/l{n}?ms={250 if n % 10 == 0 else 1}" for n in range(100)], 4)
     found = [s for s in t.finish() if s.kind == SERVER]
@@ -248,7 +247,7 @@ def test_limit_of_new_traces(tracing, services_of, propagate):
     """So many new traces a second of each service; what goes on from them is not new."""
     app, agent = services_of
     limit, t = 20, tracing()
-    t.start(*UNSTARVED, f"--max-traces-per-second={limit}", f"--propagate={propagate}", pids=[app.pid, agent.pid])
+    chain.start(t, f"--max-traces-per-second={limit}", f"--propagate={propagate}", pids=[app.pid, agent.pid])
     chain.run(app.port, chain.paths("warm", WARM), 8)
     begin, answers = time.monotonic(), []
     while time.monotonic() - begin < 3:

@@ -11,7 +11,6 @@ import time
 import chain
 import pytest
 import venvs
-from chain import UNSTARVED
 from otlp_receiver import OtlpReceiver
 from seen import CLIENT, SERVER, view
 
@@ -69,7 +68,7 @@ class Pair:
             else stack.python_app(app, python=python, env={**env, **more, "OTEL_SERVICE_NAME": name}))
         self.agent = start("chain_agent", "agent", {})
         self.gateway = start("chain_gateway", "gateway", {"AGENT_URL": f"http://127.0.0.1:{self.agent.port}"})
-        tracing.start(*UNSTARVED, *args, pids=[self.gateway.pid, self.agent.pid])
+        chain.start(tracing, *args, pids=[self.gateway.pid, self.agent.pid])
         chain.run(self.gateway.port, chain.paths("warm", 60, ROUTES), CONNECTIONS)
         time.sleep(EXPORT_SECONDS)
         chain.run(self.gateway.port, chain.paths("warmer", 60, ROUTES), CONNECTIONS)

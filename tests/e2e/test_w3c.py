@@ -16,7 +16,6 @@ import pytest
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tools"))
 import chain  # noqa: E402
 import services  # noqa: E402
-from chain import UNSTARVED  # noqa: E402
 from tracing import Tracing  # noqa: E402
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -211,7 +210,7 @@ def observe(stack, tracing, args=()):
     redis = stack.redis()
     agent = chain.start_callee(stack, "uvicorn", {"REDIS_PORT": redis.port})
     app = stack.uvicorn("chain_gateway", env={"REDIS_PORT": redis.port, "AGENT_URL": f"http://127.0.0.1:{agent.port}"})
-    tracing.start(*UNSTARVED, "--propagate=headers", *args, pids=[app.pid, agent.pid])
+    chain.start(tracing, "--propagate=headers", *args, pids=[app.pid, agent.pid])
     chain.run(app.port, chain.paths("warm", WARM), 8)
     table, answers = rows(), []
     for n, row in enumerate(table):
