@@ -54,6 +54,10 @@ static __always_inline void option_begins(struct tcp_sock *tp, struct call_state
 	o = bpf_sk_storage_get(&options_sent, tp, 0, 0);
 	if (!o || o->stage == OPTION_NEVER)
 		return;
+	if (o->stage == OPTION_SENT) {
+		o->lost = 0;
+		o->good = 1;
+	}
 	o->stage = OPTION_IDLE;
 	if ((process & (TRACED_SILENT | TRACED_APART)) || !(call->ids.flags & IDS_FIXED) ||
 	    (call->flags & (REQUEST_INJECTED | REQUEST_OWN)))

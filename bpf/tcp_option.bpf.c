@@ -1,8 +1,7 @@
 /*
  * The TCP option with a call's ids, put into segments and taken from them (see option.bpf.h). Runs
- * inside of TCP, with the socket locked, so it refuses whatever could make a segment too large:
- * only one that leaves room below the segment size takes the option. A segment sent again takes it
- * again.
+ * inside of TCP, with the socket locked. Invariant: no segment grows beyond the segment size, and
+ * none is lost for its option more than once: what is sent again is sent without it.
  */
 #include "inject.bpf.h"
 #include "option.bpf.h"
@@ -39,6 +38,73 @@ struct tcp_skb_cb {
 struct bpf_sock_ops_kern {
 	struct sk_buff *skb;
 } KERNEL_TYPE;
+
+/* Who is at the other end, as the socket has it. */
+struct option_host {
+	u32 address[4];
+};
+
+struct option_way {
+	u64 ts_ns; /* of the last loss */
+	u32 lost;  /* in succession, of all connections */
+	u32 zero;
+};
+
+/* Hosts to which segments with options got lost. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, OPTION_HOSTS_MAX);
+	__type(key, struct option_host);
+	__type(value, struct option_way);
+} options_lost SEC(".maps");
+
+static __always_inline struct option_host option_host_of(struct bpf_sock_ops *ctx)
+{
+	struct option_host host = {};
+
+	if (ctx->family == AF_INET6) {
+		host.address[0] = ctx->remote_ip6[0];
+		host.address[1] = ctx->remote_ip6[1];
+		host.address[2] = ctx->remote_ip6[2];
+		host.address[3] = ctx->remote_ip6[3];
+	} else {
+		host.address[0] = ctx->remote_ip4;
+	}
+	return host;
+}
+
+/* Do segments with options get through to the other end, as far as is known? */
+static __always_inline bool option_passes(struct bpf_sock_ops *ctx)
+{
+	struct option_host host = option_host_of(ctx);
+	const struct option_way *way = bpf_map_lookup_elem(&options_lost, &host);
+
+	return !way || way->lost < OPTION_HOST_LOST_MAX ||
+	       bpf_ktime_get_ns() - way->ts_ns > OPTION_HOST_REST_NS;
+}
+
+/* A segment with an option has to be sent again. */
+static __always_inline void option_lost(struct bpf_sock_ops *ctx, struct option_state *o)
+{
+	struct option_host host = option_host_of(ctx);
+	struct option_way fresh = { .ts_ns = bpf_ktime_get_ns(), .lost = 1 };
+	const struct option_way *way = bpf_map_lookup_elem(&options_lost, &host);
+
+	if (way)
+		fresh.lost += way->lost;
+	bpf_map_update_elem(&options_lost, &host, &fresh, BPF_ANY);
+	count_drop(DROP_OPTION_LOST);
+	o->good = 0;
+	o->stage = ++o->lost >= OPTION_LOST_MAX ? OPTION_NEVER : OPTION_IDLE;
+}
+
+static __always_inline void option_arrived(struct bpf_sock_ops *ctx, struct option_state *o)
+{
+	struct option_host host = option_host_of(ctx);
+
+	o->good = 2;
+	bpf_map_delete_elem(&options_lost, &host);
+}
 
 static __always_inline struct option_state *option_of(struct bpf_sock_ops *ctx, u64 flags)
 {
@@ -89,6 +155,8 @@ static __always_inline void option_reserve(struct bpf_sock_ops *ctx)
 						       ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 	if (o->stage == OPTION_NEVER || o->stage == OPTION_IDLE || !len)
 		return;
+	if (o->good == 1)
+		option_arrived(ctx, o);
 	if (o->stage == OPTION_TRIAL) {
 		o->seq = segment_seq(ctx);
 		o->stage = OPTION_DUE;
@@ -96,11 +164,17 @@ static __always_inline void option_reserve(struct bpf_sock_ops *ctx)
 	ahead = o->seq - segment_seq(ctx);
 	if (ahead < 0 || ahead >= (s32)len)
 		return;
+	if (o->stage == OPTION_SENT) {
+		option_lost(ctx, o);
+		return;
+	}
 	/* In the middle of a segment nobody would know whose it is. */
 	if (ahead || len + OPTION_BYTES > ctx->mss_cache ||
 	    bpf_reserve_hdr_opt(ctx, OPTION_BYTES, 0)) {
 		o->stage = OPTION_IDLE;
 		count_drop(DROP_OPTION_SIZE);
+	} else {
+		o->stage = OPTION_SENT;
 	}
 }
 
@@ -109,7 +183,7 @@ static __always_inline void option_write(struct bpf_sock_ops *ctx)
 	struct option_state *o = option_of(ctx, 0);
 	const struct tcphdr *th = ctx->skb_data;
 
-	if (!o || o->stage != OPTION_DUE || (void *)(th + 1) > ctx->skb_data_end ||
+	if (!o || o->stage != OPTION_SENT || (void *)(th + 1) > ctx->skb_data_end ||
 	    bpf_ntohl(th->seq) != o->seq)
 		return;
 	bpf_store_hdr_opt(ctx, o->option, OPTION_BYTES, 0);
@@ -156,7 +230,7 @@ int tcp_option(struct bpf_sock_ops *ctx)
 		option_connects(ctx);
 		break;
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
-		if (option_of(ctx, 0))
+		if (option_of(ctx, 0) && option_passes(ctx))
 			option_wanted(ctx, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 		break;
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:

@@ -38,7 +38,9 @@
 	  "calls sent without traceparent: their head came in pieces or is too long")          \
 	X(HEADER_FAILED, "header_failed",                                                      \
 	  "calls sent without traceparent: the kernel would not take it")                      \
-	X(OPTION_SIZE, "option_size", "calls sent without the TCP option: no room in the segment")
+	X(OPTION_SIZE, "option_size", "calls sent without the TCP option: no room for it")     \
+	X(OPTION_LOST, "option_lost",                                                          \
+	  "segments with the TCP option that got lost and were sent again without it")
 
 /* Counted by the agent. */
 #define AGENT_DROP_REASONS(X)                                                                   \

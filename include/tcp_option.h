@@ -24,8 +24,10 @@ enum {
 
 enum option_stage {
 	OPTION_IDLE,  /* no call waits for its segment */
-	OPTION_DUE,   /* one does: its option goes out whenever its first byte does */
-	OPTION_NEVER, /* the connection carries no HTTP/1: TCP needn't ask any more */
+	OPTION_DUE,   /* one does: its option goes out with its first byte */
+	OPTION_SENT,  /* it has gone out; should its segment be sent again, then without it */
+	OPTION_NEVER, /* the connection carries no HTTP/1, or loses what has options: TCP needn't
+			 ask any more */
 	OPTION_TRIAL, /* of the agent's own trial: as OPTION_DUE for the next byte that is sent */
 };
 
@@ -33,9 +35,20 @@ enum option_stage {
 struct option_state {
 	u8 option[OPTION_BYTES];
 	u32 seq; /* of the call's first byte */
-	u32 stage;
+	u8 stage;
+	u8 lost; /* segments with an option in succession that had to be sent again */
+	u8 good; /* one has arrived: what was lost before on the way to this host is forgotten */
+	u8 zero;
 };
 RECORD_SIZE_IS(option_state, 36);
+
+/*
+ * There are networks that throw away segments with options that they don't know. Of segments that
+ * had to be sent again in succession, so many end the options of a connection, and those of all
+ * connections to a host for a while.
+ */
+enum { OPTION_LOST_MAX = 2, OPTION_HOST_LOST_MAX = 3, OPTION_HOSTS_MAX = 1024 };
+#define OPTION_HOST_REST_NS 600000000000ull
 
 /* What has come, by the socket (its address) and the number of the segment's first byte. */
 struct option_key {
