@@ -5,6 +5,7 @@
 #ifndef TESTS_BPF_PROPAGATE_H
 #define TESTS_BPF_PROPAGATE_H
 
+#include <bpf/btf.h>
 #include <fcntl.h>
 #include <linux/limits.h>
 
@@ -14,20 +15,42 @@ enum { REQUESTS_SEEN_MAX = 4096 };
 
 /* What the kernel side said of requests, oldest first. */
 static struct request_event requests_seen[REQUESTS_SEEN_MAX];
+static size_t requests_at[REQUESTS_SEEN_MAX]; /* how many other events had come before */
 static size_t requests_count;
 
 static inline void on_request(void *ctx, const struct request_event *ev)
 {
-	(void)ctx;
-	if (requests_count < REQUESTS_SEEN_MAX)
-		requests_seen[requests_count++] = *ev;
+	const struct watch *w = ctx;
+
+	if (requests_count == REQUESTS_SEEN_MAX)
+		return;
+	requests_at[requests_count] = w->count;
+	requests_seen[requests_count++] = *ev;
+}
+
+static inline void propagate_reset(struct watch *w)
+{
+	watch_reset(w);
+	requests_count = 0;
+}
+
+/* Does this kernel tell of sends before their bytes are queued (tcp_sendmsg_locked, 6.15)? */
+static inline bool propagate_early(void)
+{
+	struct btf *btf = btf__load_vmlinux_btf();
+	bool early = btf && btf__find_by_name_kind(btf, "btf_trace_tcp_sendmsg_locked",
+						   BTF_KIND_TYPEDEF) > 0;
+
+	btf__free(btf);
+	return early;
 }
 
 /* The agent's defaults, with headers where they work. `sampler_root`: 0 all, 1 none. */
-static inline void propagate_open(struct watch *w, int sampler_root, bool headers)
+static inline void propagate_open(struct watch *w, enum probe_collector collector, int sampler_root,
+				  bool headers)
 {
 	const struct probe_options options = {
-		.collector = PROBE_COLLECTOR_AUTO,
+		.collector = collector,
 		.ring_bytes = WATCH_RING_BYTES,
 		.capture_bytes = WATCH_CAPTURE_BYTES,
 		.max_processes = WATCH_PROCESSES,

@@ -392,7 +392,7 @@ static void check_fuzz(uint32_t requests)
 	round_begin(requests, true);
 	servers_start(&servers);
 	clients = child_make(clients_run, NULL);
-	propagate_open(&w, 0, true);
+	propagate_open(&w, PROBE_COLLECTOR_AUTO, 0, true);
 	CHECK(probe_trace(w.probe, (uint32_t)clients.pid) == 0);
 	begin = now_ns();
 	child_go(&clients);
@@ -417,7 +417,7 @@ static int agent_run(void *arg)
 	uint32_t pid = *(uint32_t *)arg;
 	struct watch w;
 
-	propagate_open(&w, 0, true);
+	propagate_open(&w, PROBE_COLLECTOR_AUTO, 0, true);
 	if (probe_trace(w.probe, pid))
 		return 1;
 	probe_adopt(w.probe, pid);
