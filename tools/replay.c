@@ -128,7 +128,7 @@ static void run_io(struct tracer *t, const struct io_event *io, const uint8_t *d
 		if (!io->captured)
 			break;
 		part.flags |= IO_SAME_CALL;
-		if (part.tcp_seq)
+		if (io->tcp_seq || io->tcp_peer_seq)
 			part.tcp_seq += n;
 		done += n;
 	}

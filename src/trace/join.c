@@ -303,13 +303,13 @@ void join_call(struct join *j, struct join_conn *k, struct call *c, const struct
 	k->last_number = at->number;
 	if (!at->alone && k->is_unix)
 		k->counted = false;
-	while (e && (other = find(j, e, &count))) {
-		if (count == 1) {
-			match(j, e, other);
-			return;
-		}
-		none(j, other);
+	other = e ? find(j, e, &count) : NULL;
+	if (other && count == 1) {
+		match(j, e, other);
+		return;
 	}
+	for (; other; other = find(j, e, &count))
+		none(j, other);
 }
 
 void join_request(struct join *j, struct join_conn *k, struct request *r,

@@ -11,7 +11,7 @@
 #include "trace/link_context.h"
 #include "trace/link_settle.h"
 
-enum { ENDS_MAX = 8192 /* requests that ended within REMOTE_HOLD_NS, of a process */ };
+enum { ENDS_MAX = 2048 /* of a process */ };
 
 /* A request with a header that has ended. */
 struct remote_end {
@@ -27,7 +27,7 @@ static bool same_ids(const struct call *c, const uint8_t *trace_id, const uint8_
 	       memcmp(c->own_span_id, span_id, SPAN_ID_BYTES) == 0;
 }
 
-/* Has one ended lately that came with the header of the call, or can't that be told? */
+/* Has one ended lately that came with the header of the call? */
 static bool ended_lately(const struct process *p, const struct call *c, uint64_t now_ns)
 {
 	uint32_t i;
@@ -40,7 +40,17 @@ static bool ended_lately(const struct process *p, const struct call *c, uint64_t
 		if (same_ids(c, e->trace_id, e->span_id))
 			return true;
 	}
-	return true;
+	return false;
+}
+
+/* From the first call of the process on that has a header. */
+static void watch_ends(struct linker *l, struct process *p)
+{
+	if (p->ends)
+		return;
+	p->ends = calloc(ENDS_MAX, sizeof(*p->ends));
+	if (!p->ends)
+		stats_drop(l->stats, DROP_NO_MEMORY, 1);
 }
 
 static void note_end(struct process *p, const struct request *r)
@@ -67,15 +77,9 @@ void link_call_header(struct linker *l, struct call *c, const struct trace_conte
 	memcpy(c->own_span_id, tc->span_id, SPAN_ID_BYTES);
 	if (c->decided || now_ns < l->doubt_until_ns)
 		return;
-	if (!p->ends) {
-		p->ends = calloc(ENDS_MAX, sizeof(*p->ends));
-		if (!p->ends) {
-			stats_drop(l->stats, DROP_NO_MEMORY, 1);
-			return;
-		}
-		/* What ended before this isn't known. */
-		p->ends[p->ends_at++].ended_ns = now_ns;
-	}
+	watch_ends(l, p);
+	if (!p->ends)
+		return;
 	list_each_safe(it, tmp, &p->requests) {
 		struct request *r = list_entry(it, struct request, node);
 

@@ -3,8 +3,8 @@
  * Two things show it:
  *
  * The header. A call that carries the very traceparent with which exactly one request came is that
- * request's: nobody else knows the span id in it. Other requests with the same one, open or ended
- * within REMOTE_HOLD_NS, leave it open.
+ * request's: nobody else knows the span id in it. Another request with the same one, open or ended
+ * within REMOTE_HOLD_NS, leaves it open.
  *
  * The answer. Calls "fit" a request when they have its method and target and begin after its head
  * was read. A thread that reads an answer's head and, with no other transfer in between, begins to

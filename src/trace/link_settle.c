@@ -122,12 +122,11 @@ static void call_takes(struct linker *l, struct call *c, const struct link_trace
 	link_call_hand_on(l, c);
 }
 
-/* A proxy passed the header on: its own call stands between the two. */
+/* A proxy passed the header on: its own call stands between the two. (Who makes a header of his own
+ * names a span of his there, which is the parent.) */
 static bool is_hop(const struct request *r, const struct call *c)
 {
-	return c->has_parent && c->own_header &&
-	       memcmp(c->own_trace_id, r->remote_trace_id, TRACE_ID_BYTES) == 0 &&
-	       memcmp(c->own_span_id, r->remote_span_id, SPAN_ID_BYTES) == 0 &&
+	return c->has_parent && c->forwarded && c->of == c->forwarded &&
 	       memcmp(c->trace.trace_id, r->trace.trace_id, TRACE_ID_BYTES) == 0;
 }
 
@@ -194,18 +193,23 @@ void link_trace_settle(struct linker *l, struct link_trace *t, uint8_t flags)
 
 /* --- requests --- */
 
-/* What is known now is all there will be: the header's parent, or none. */
-void link_settle_alone(struct linker *l, struct request *r)
+static void forget_caller(struct request *r)
 {
 	struct call *c = r->caller;
 
-	link_request_get(r);
 	list_remove(&r->trace.heir);
 	r->caller = NULL;
+	link_call_put(c);
+}
+
+/* What is known now is all there will be: the header's parent, or none. */
+void link_settle_alone(struct linker *l, struct request *r)
+{
+	link_request_get(r);
+	forget_caller(r);
 	r->parented = true;
 	link_trace_settle(l, &r->trace, l->ops.decide(l->ops.ctx, r->trace.trace_id, NULL));
 	finish(l, r);
-	link_call_put(c);
 	link_request_put(r);
 }
 
@@ -249,6 +253,8 @@ void link_request_ids(struct linker *l, struct request *r, const struct request_
 	}
 	/* A header's sender may have a hop in between. */
 	r->parented = !r->remote || !r->joins;
+	if (r->parented)
+		forget_caller(r);
 	link_trace_settle(
 		l, &r->trace,
 		(uint8_t)((ev->trace_flags & ~1u) | (ev->flags & REQUEST_EVENT_SAMPLED ? 1u : 0u)));
@@ -301,9 +307,10 @@ void link_join(struct linker *l, struct call *c, struct request *r)
 
 void link_join_none(struct linker *l, struct request *r)
 {
+	if (!link_request_waits(r))
+		return;
 	stats_drop(l->stats, DROP_JOIN_AMBIGUOUS, 1);
-	if (link_request_waits(r))
-		link_settle_alone(l, r);
+	link_settle_alone(l, r);
 }
 
 /* --- calls --- */
@@ -439,9 +446,7 @@ void link_settle_free(struct linker *l)
 	list_each_safe(it, tmp, &l->settling) {
 		struct request *r = list_entry(it, struct request, settling);
 
-		list_remove(&r->trace.heir);
-		link_call_put(r->caller);
-		r->caller = NULL;
+		forget_caller(r);
 		span_free(r->span);
 		r->span = NULL;
 		list_remove(&r->settling);
