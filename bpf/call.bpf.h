@@ -13,7 +13,7 @@
 
 /* An entry is looked for when the request is read at the other end; until then it may wait in
  * queues. Its key is 64 bits of two counters that begin at random: only age makes it stale. */
-enum { CALLS_MAX = 16384 };
+enum { CALLS_MAX = 8192 };
 #define CALL_AGE_NS 60000000000ull
 
 /* The first byte's sequence number, and the other direction's counter: the same at both ends. */

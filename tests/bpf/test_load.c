@@ -33,6 +33,7 @@ static const struct {
 	{ "exit_sendfile64", 72000 },  { "exit_recvmmsg", 140000 },   { "exit_sendmmsg", 145000 },
 	{ "exit_connect", 1600 },      { "route_ipv4", 900 },         { "route_ipv6", 900 },
 	{ "context_copied", 54000 },   { "context_returne", 54000 },  { "item_submitted", 54000 },
+	{ "call_sending", 3000 },      { "inject_header", 40000 },    { "inject_socket", 500 },
 	{ "late_write", 70000 },       { "native_entered", 900 },     { "native_left", 900 },
 };
 
