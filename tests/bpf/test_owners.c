@@ -1,0 +1,419 @@
+/*
+ * Whose work is it, as the kernel side sees it: which context becomes the root of a request, what
+ * copies inherit, whom a thread works for, and what calls are bound to because of that. The
+ * interpreter is made by hand; scripts of a few steps say what happens and what has to follow.
+ */
+#include "python_scene.h"
+#include "requests.h"
+
+__asm__(".text\n"
+	".globl owner_copy\n"
+	"owner_copy: push %rbp; mov %rdi, %rax; pop %rbp; ret\n");
+void *owner_copy(void *context);
+
+#define HEAD                              \
+	"GET / HTTP/1.1\r\ntraceparent: " \
+	"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n"
+#define UNSAMPLED                         \
+	"GET / HTTP/1.1\r\ntraceparent: " \
+	"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00\r\n\r\n"
+
+enum { STEPS_MAX = 24, CONNS = 6, CALLS = 10, CONTEXTS = 8, NONE = -1 };
+
+enum op {
+	END,
+	READ,   /* `a`: connection, `b`: bytes (0: a head), in context `in` */
+	COPY,   /* of `in` to `a`; `b`: the connection whose root it is, or NONE */
+	CALL,   /* in `in`; `b`: the connection of the request that it is bound to, or NONE */
+	ANSWER, /* on connection `a` */
+	OTHER,  /* something else is read */
+	SLEEP,
+};
+
+struct step {
+	enum op op;
+	int in, a, b;
+	bool fixed; /* CALL: its trace is */
+};
+
+struct play {
+	const char *name;
+	uint32_t trust; /* enum probe_process_flag */
+	bool blocking;  /* the servers' sockets */
+	struct step steps[STEPS_MAX];
+};
+
+static const struct play plays[] = {
+	{ "the first copy is the root's",
+	  0,
+	  false,
+	  { { READ, 0, 0, 0, false },
+	    { COPY, 0, 1, 0, false },
+	    { COPY, 0, 2, NONE, false },
+	    { COPY, 1, 3, NONE, false },
+	    { CALL, 1, 0, 0, false },
+	    { CALL, 3, 0, 0, false },
+	    { CALL, 2, 0, NONE, false },
+	    { CALL, 0, 0, NONE, false },
+	    { COPY, 0, 3, NONE, false }, /* the address is used again */
+	    { CALL, 3, 0, NONE, false } } },
+	{ "relied upon",
+	  PROBE_TRUST_CONTEXTS,
+	  false,
+	  { { READ, 0, 0, 0, false },
+	    { COPY, 0, 1, 0, false },
+	    { CALL, 1, 0, 0, true },
+	    { ANSWER, 1, 0, 0, false },
+	    { CALL, 1, 0, 0, true }, /* what goes on behind the answer */
+	    { CALL, 2, 0, NONE, false } } },
+	{ "vouched for something else",
+	  PROBE_TRUST_THREADS,
+	  false,
+	  { { READ, 0, 0, 0, false }, { COPY, 0, 1, 0, false }, { CALL, 1, 0, 0, false } } },
+	{ "not after the thread has slept",
+	  0,
+	  false,
+	  { { READ, 0, 0, 0, false },
+	    { SLEEP, 0, 0, 0, false },
+	    { COPY, 0, 1, NONE, false },
+	    { CALL, 1, 0, NONE, false } } },
+	{ "not after something else was read",
+	  0,
+	  false,
+	  { { READ, 0, 0, 0, false },
+	    { OTHER, 0, 0, 0, false },
+	    { COPY, 0, 1, NONE, false },
+	    { CALL, 1, 0, NONE, false } } },
+	{ "of two the last",
+	  0,
+	  false,
+	  { { READ, 0, 0, 0, false },
+	    { READ, 0, 1, 0, false },
+	    { COPY, 0, 1, 1, false },
+	    { COPY, 0, 2, NONE, false } } },
+	{ "of the context that read",
+	  0,
+	  false,
+	  { { READ, 4, 0, 0, false },
+	    { COPY, 0, 1, NONE, false },
+	    { COPY, 4, 2, 0, false },
+	    { CALL, 2, 0, 0, false } } },
+	{ "read in none",
+	  0,
+	  false,
+	  { { READ, NONE, 0, 0, false }, { COPY, 4, 1, 0, false }, { COPY, 4, 2, NONE, false } } },
+	{ "copied of none",
+	  0,
+	  false,
+	  { { READ, NONE, 0, 0, false }, { COPY, NONE, 1, 0, false } } },
+	{ "a context with an owner reads",
+	  0,
+	  false,
+	  { { READ, 0, 0, 0, false },
+	    { COPY, 0, 1, 0, false },
+	    { READ, 1, 1, 0, false },
+	    { COPY, 1, 2, NONE, false },
+	    { CALL, 2, 0, 0, false },
+	    { COPY, 0, 3, NONE, false } } },
+	{ "a head in pieces",
+	  0,
+	  false,
+	  { { READ, 0, 0, 20, false },
+	    { COPY, 0, 1, NONE, false },
+	    { READ, 0, 0, sizeof(HEAD) - 1 - 20, false },
+	    { COPY, 0, 2, 0, false } } },
+	{ "a body is read before",
+	  0,
+	  false,
+	  { { READ, 0, 0, 0, false }, { READ, 0, 5, 4, false }, { COPY, 0, 1, NONE, false } } },
+	{ "pipelined",
+	  PROBE_TRUST_CONTEXTS,
+	  false,
+	  { { READ, 0, 0, 0, false },
+	    { COPY, 0, 1, 0, false },
+	    { CALL, 1, 0, 0, true },
+	    { READ, 0, 0, 0, false },
+	    { COPY, 0, 2, NONE, false },
+	    { CALL, 1, 0, 0, false } } },
+	{ "two in one read",
+	  PROBE_TRUST_CONTEXTS,
+	  false,
+	  { { READ, 0, 0, 2 * (sizeof(HEAD) - 1), false }, { COPY, 0, 1, NONE, false } } },
+	{ "a thread that blocks",
+	  PROBE_TRUST_THREADS,
+	  true,
+	  { { READ, NONE, 0, 0, false },
+	    { CALL, NONE, 0, 0, true },
+	    { COPY, NONE, 1, NONE, false },
+	    { CALL, 1, 0, 0, true },
+	    { ANSWER, NONE, 0, 0, false },
+	    { CALL, NONE, 0, NONE, false },
+	    { CALL, 1, 0, 0, true },
+	    { READ, NONE, 0, 0, false },
+	    { CALL, NONE, 0, 0, true } } },
+	{ "a thread that nobody vouches for",
+	  PROBE_TRUST_CONTEXTS,
+	  true,
+	  { { READ, NONE, 0, 0, false }, { CALL, NONE, 0, 0, false } } },
+	{ "a thread with two at a time",
+	  PROBE_TRUST_THREADS,
+	  true,
+	  { { READ, NONE, 0, 0, false },
+	    { READ, NONE, 1, 0, false },
+	    { CALL, NONE, 0, NONE, false },
+	    { ANSWER, NONE, 1, 0, false },
+	    { READ, NONE, 2, 0, false },
+	    { CALL, NONE, 0, NONE, false },
+	    { ANSWER, NONE, 0, 0, false },
+	    { ANSWER, NONE, 2, 0, false },
+	    { READ, NONE, 3, 0, false },
+	    { CALL, NONE, 0, 3, true } } },
+	{ "a thread that does not block",
+	  PROBE_TRUST_THREADS,
+	  false,
+	  { { READ, NONE, 0, 0, false }, { CALL, NONE, 0, NONE, false } } },
+};
+
+static struct fake_context contexts[CONTEXTS];
+static int servers[CONNS], clients[CONNS];
+static const struct play *playing;
+
+/* --- the child -------------------------------------------------------------------------------- */
+
+static void enter(int i)
+{
+	fake_state.context = i < 0 ? 0 : address_of(&contexts[i]);
+	if (i >= 0)
+		contexts[i].entered = 1;
+}
+
+static int play_run(void *arg)
+{
+	static const char call[] = "GET /call HTTP/1.1\r\nHost: b\r\n\r\n";
+	static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+	int calls[CALLS][2], next = 0;
+	const struct step *s;
+	char buf[1024];
+
+	(void)arg;
+	enter(NONE);
+	for (next = 0; next < CALLS; next++) {
+		struct address a = address_make(TCP4, 0);
+
+		if (socket_pair(&a, calls[next]))
+			return 1;
+	}
+	next = 0;
+	for (s = playing->steps; s->op != END; s++) {
+		enter(s->in);
+		switch (s->op) {
+		case READ:
+			if (recv(servers[s->a], buf, s->b ? (size_t)s->b : sizeof(HEAD) - 1, 0) <=
+			    0)
+				return 2;
+			break;
+		case COPY:
+			owner_copy(&contexts[s->a]);
+			break;
+		case CALL:
+			if (send(calls[next][0], call, sizeof(call) - 1, MSG_DONTWAIT) <= 0)
+				return 3;
+			next++;
+			break;
+		case ANSWER:
+			if (write(servers[s->a], answer, sizeof(answer) - 1) <= 0)
+				return 4;
+			break;
+		case OTHER:
+			if (write(calls[CALLS - 1][1], "x", 1) != 1 ||
+			    recv(calls[CALLS - 1][0], buf, 1, 0) != 1)
+				return 5;
+			break;
+		case SLEEP:
+			usleep(2000);
+			break;
+		case END:
+			break;
+		}
+	}
+	return 0;
+}
+
+/* --- the checks ---------------------------------------------------------------------------------
+ */
+
+static uint32_t play(struct watch *w, const struct play *p, const struct python_layout *l,
+		     const char *head)
+{
+	const struct probe_hook h = { .kind = PROBE_HOOK_CONTEXT_COPY,
+				      .path = "/proc/self/exe",
+				      .offset = file_offset(address_of(owner_copy)),
+				      .at_return = true };
+	struct child c;
+	int i, k, code;
+
+	check_scene = p->name;
+	watch_reset(w);
+	request_count = 0;
+	playing = p;
+	for (i = 0; i < CONNS; i++) {
+		struct address a = address_make(TCP4, 0);
+		int fds[2];
+
+		CHECK(socket_pair(&a, fds) == 0);
+		clients[i] = fds[0];
+		servers[i] = fds[1];
+		if (!p->blocking)
+			fcntl(fds[1], F_SETFL, O_NONBLOCK);
+		for (k = 0; k < 3; k++)
+			CHECK(write(fds[0], head, strlen(head)) == (ssize_t)strlen(head));
+	}
+	c = child_make(play_run, NULL);
+	CHECK(probe_trace(w->probe, (uint32_t)c.pid) == 0);
+	CHECK(probe_set_python(w->probe, (uint32_t)c.pid, l) == 0);
+	CHECK(probe_set_flags(w->probe, (uint32_t)c.pid, p->trust) == 0);
+	CHECK(probe_set_code(w->probe, (uint32_t)c.pid, address_of(&fake_application),
+			     &(struct code_class){ CODE_APPLICATION, 0 }) == 0);
+	CHECK(probe_attach_hook(w->probe, (uint32_t)c.pid, &h) == 0);
+	child_go(&c);
+	code = child_end(w, &c);
+	CHECK_SAY(code == 0, "the child ended with %d", code);
+	for (i = 0; i < CONNS; i++) {
+		close(clients[i]);
+		close(servers[i]);
+	}
+	return (uint32_t)c.pid;
+}
+
+/* What is known of a connection while the events are gone through. */
+struct known {
+	uint64_t conn_id;
+	uint8_t span_id[8]; /* of its last request */
+};
+
+static const struct seen *next_of(const struct watch *w, enum seen_type type, uint32_t pid,
+				  bool server, size_t *at)
+{
+	const struct seen *s;
+
+	while ((s = watch_next(w, type, pid, at))) {
+		if (type != SEEN_REQUEST ||
+		    !(request_of(s)->flags & REQUEST_EVENT_SERVER) == !server)
+			return s;
+	}
+	return NULL;
+}
+
+static void check_call(const struct request_event *r, const struct known *k, const struct step *s,
+		       int number)
+{
+	bool bound = r && (r->flags & REQUEST_EVENT_BOUND);
+
+	CHECK_SAY(r, "step %d: no call", number);
+	if (!r)
+		return;
+	CHECK_SAY(bound == (s->b != NONE), "step %d: bound %d", number, bound);
+	CHECK_SAY(!(r->flags & REQUEST_EVENT_FIXED) == !s->fixed, "step %d: fixed %d", number,
+		  !s->fixed);
+	if (bound && s->b != NONE)
+		CHECK_SAY(memcmp(r->parent_span_id, k[s->b].span_id, sizeof(r->parent_span_id)) ==
+				  0,
+			  "step %d: another parent", number);
+}
+
+static void check_play(struct watch *w, const struct play *p, const struct python_layout *l)
+{
+	uint32_t pid = play(w, p, l, HEAD);
+	size_t requests = 0, calls = 0, copies = 0, ios = 0;
+	struct known known[CONNS] = { { 0 } };
+	const struct seen *s, *io;
+	int i;
+
+	for (i = 0; p->steps[i].op != END; i++) {
+		const struct step *t = &p->steps[i];
+
+		if (t->op == READ) {
+			while ((io = watch_next(w, SEEN_IO, pid, &ios)) && io->io.dir != IO_RECV)
+				;
+			CHECK(io);
+			s = NULL;
+			if (io && (io == w->seen || io[-1].type == SEEN_REQUEST))
+				s = next_of(w, SEEN_REQUEST, pid, true, &requests);
+			known[t->a].conn_id = io ? io->conn_id : 0;
+			if (s)
+				memcpy(known[t->a].span_id, request_of(s)->span_id,
+				       sizeof(known[t->a].span_id));
+		} else if (t->op == OTHER) {
+			while ((io = watch_next(w, SEEN_IO, pid, &ios)) && io->io.dir != IO_RECV)
+				;
+		} else if (t->op == COPY) {
+			uint64_t root;
+
+			s = watch_next(w, SEEN_CONTEXT, pid, &copies);
+			root = t->b == NONE ? 0 : known[t->b].conn_id;
+			CHECK_SAY(s && s->context.root_of == root &&
+					  s->context.object == address_of(&contexts[t->a]),
+				  "step %d: root of %llu, not %llu", i,
+				  s ? (unsigned long long)s->context.root_of : 0,
+				  (unsigned long long)root);
+		} else if (t->op == CALL) {
+			check_call(request_of(next_of(w, SEEN_REQUEST, pid, false, &calls)), known,
+				   t, i);
+		}
+	}
+}
+
+/* The frames of work for what is not sampled are not looked at, and all copies are told of. */
+static void check_walks(struct watch *w)
+{
+	static const struct play p = { "frames of what is not sampled",
+				       PROBE_TRUST_CONTEXTS,
+				       false,
+				       { { READ, 0, 0, 0, false },
+					 { COPY, 0, 1, 0, false },
+					 { COPY, 1, 2, NONE, false },
+					 { CALL, 2, 0, 0, true },
+					 { COPY, 4, 5, NONE, false },
+					 { CALL, 5, 0, NONE, false } } };
+	struct python_layout l = fake_layout();
+	const struct seen *s;
+	size_t at = 0, n = 0;
+	uint32_t pid;
+	int sampled;
+
+	l.walks = PYTHON_WALK_MAKERS;
+	FAKE_STACK(&fake_application);
+	for (sampled = 0; sampled < 2; sampled++) {
+		pid = play(w, &p, &l, sampled ? HEAD : UNSAMPLED);
+		CHECK(watch_count(w, SEEN_CONTEXT, pid) == 3);
+		for (n = 0, at = 0; (s = watch_next(w, SEEN_CONTEXT, pid, &at)); n++)
+			CHECK_SAY(s->has_site == (sampled || n == 2), "copy %zu of %d", n, sampled);
+		for (n = 0, at = 0; (s = watch_next(w, SEEN_IO, pid, &at));) {
+			if (s->io.dir == IO_SEND)
+				CHECK_SAY(s->has_site == (sampled || n++ == 1), "call of %d",
+					  sampled);
+		}
+	}
+	FAKE_STACK(&fake_library);
+}
+
+int main(void)
+{
+	static const enum probe_collector collectors[] = { PROBE_COLLECTOR_SOCK,
+							   PROBE_COLLECTOR_SYSCALL };
+	struct python_layout l = fake_layout();
+	struct watch w;
+	size_t i, k;
+
+	for (i = 0; i < COUNT(collectors); i++) {
+		printf("%s:\n", collector_text(collectors[i]));
+		requests_open(&w, collectors[i],
+			      (struct probe_options){ .sampler_parent_based = true,
+						      .report_unsampled = true });
+		for (k = 0; k < COUNT(plays); k++)
+			check_play(&w, &plays[k], &l);
+		check_walks(&w);
+		watch_close(&w);
+	}
+	return check_result();
+}
