@@ -9,7 +9,8 @@
 #include "message.bpf.h"
 
 enum {
-	HEADER_BYTES = 70, /* "traceparent: 00-" TRACE "-" SPAN "-01\r\n" */
+	TRACE_FLAG_RANDOM = 2, /* of the trace id, which stays the same (W3C level 2) */
+	HEADER_BYTES = 70,     /* "traceparent: 00-" TRACE "-" SPAN "-01\r\n" */
 	PAGE_BYTES = 4096,
 	LINE_MAX = 2048,      /* of a request line that is followed by a header */
 	SEGMENT_OPTIONS = 64, /* what TCP may take of a segment besides */
@@ -45,7 +46,7 @@ static __always_inline void header_write(u8 *to, const struct trace_ids *ids)
 	hex_write(to + 49, ids->span_id, TRACE_CONTEXT_SPAN_BYTES);
 	to[65] = '-';
 	to[66] = '0';
-	to[67] = ids->trace_flags & TRACE_FLAG_SAMPLED ? '1' : '0';
+	to[67] = '0' + (ids->trace_flags & (TRACE_FLAG_SAMPLED | TRACE_FLAG_RANDOM));
 	to[68] = '\r';
 	to[69] = '\n';
 }

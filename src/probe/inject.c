@@ -113,9 +113,9 @@ int inject_open(struct bpf_object *obj, uint32_t wanted, struct inject **ret)
 	}
 	i->works = PROBE_PROPAGATE_HEADERS;
 	if (i->inq_wrong)
-		why(i, "this kernel tells programs that ask for the bytes that wait (FIONREAD) of "
-		       "a socket that headers are put into that there are none: only Python, "
-		       "Node.js, Go programs and curl, which do not ask, get headers");
+		why(i, "on this kernel FIONREAD says 0 of a socket that headers are put into, "
+		       "which stalls programs that go by it (nginx, Java, Qt): only Python, "
+		       "Node.js, Go and curl get headers");
 	return 0;
 }
 
