@@ -144,8 +144,8 @@ def start(stack, name, port):
 class Helper(Talker):
     """A program of this folder, traced while it does its scenes: "NAME {arguments}" in, one JSON line out."""
 
-    def __init__(self, stack, program, *args):
-        super().__init__([services.PYTHON, os.path.join(HERE, program), *args], stack.log_dir)
+    def __init__(self, stack, program, *args, python=services.PYTHON):
+        super().__init__([python, os.path.join(HERE, program), *args], stack.log_dir)
         stack.callback(self.close)
         assert self.hear(20) == "ready"
 

@@ -35,6 +35,8 @@ class Connection:
             self.sock.connect(address)
             return
         self.sock.setblocking(False)
+        if how == "zerocopy":
+            self.sock.setsockopt(socket.SOL_SOCKET, SO_ZEROCOPY, 1)
         if how == "small":
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
         self.sock.connect_ex(address)
@@ -107,7 +109,6 @@ class Connection:
     def zerocopy(self, text, times):
         """Sends without a copy and waits until the kernel says that it needs the buffer no more."""
         data = (ctypes.c_char * (len(text) * times)).from_buffer_copy(text.encode("latin-1") * times)
-        self.sock.setsockopt(socket.SOL_SOCKET, SO_ZEROCOPY, 1)
         calls = 0
 
         def give(at):
