@@ -151,6 +151,7 @@ static __noinline int call_begin(struct conn_state *c, const struct call_moment 
 	struct call_state *call = &c->call;
 	struct owner o = {};
 	int known = call_owner(c, m, &o);
+	bool before = call->muted;
 
 	if (!m->http) {
 		call->flags = 0;
@@ -164,13 +165,13 @@ static __noinline int call_begin(struct conn_state *c, const struct call_moment 
 	call->start_ns = bpf_ktime_get_ns();
 	call->added = 0;
 	call->begun = 1;
-	call->muted = 0;
-	/* Its spans may be left out, and then nobody must be their child. */
-	if (m->process & TRACED_APART)
-		return 0;
-	call->muted = constants.mute &&
+	call->muted = constants.mute && !(m->process & TRACED_APART) &&
 		      (call->flags & (REQUEST_FIXED | REQUEST_SAMPLED)) == REQUEST_FIXED;
-	call_tell_other_end(call);
+	if (before && !call->muted) /* whole exchanges are missing, so what comes is in step */
+		c->missed[0] = c->missed[1] = 0;
+	/* Its spans may be left out, and then nobody must be their child. */
+	if (!(m->process & TRACED_APART))
+		call_tell_other_end(call);
 	return 0;
 }
 
