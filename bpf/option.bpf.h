@@ -59,9 +59,14 @@ static __always_inline void option_begins(struct tcp_sock *tp, struct call_state
 		o->good = 1;
 	}
 	o->stage = OPTION_IDLE;
-	if ((process & (TRACED_SILENT | TRACED_APART)) || !(call->ids.flags & IDS_FIXED) ||
+	if ((process & (TRACED_SILENT | TRACED_APART)) ||
 	    (call->flags & (REQUEST_INJECTED | REQUEST_OWN)))
 		return;
+	if (!(call->ids.flags & IDS_FIXED)) {
+		if (!constants.inject) /* else it is counted where headers are */
+			count_drop(DROP_HEADER_UNBOUND);
+		return;
+	}
 	if (bytes + OPTION_BYTES > segment->mss_cache) {
 		count_drop(DROP_OPTION_SIZE);
 		return;
