@@ -199,7 +199,7 @@ static __always_inline bool transfer_meaning(struct conn_state *c, struct transf
 		walks = transfer_runtime(c, t, dir, &now) && turned && dir;
 	}
 	if (constants.requests && serves)
-		muted = request_seen(c, t);
+		muted = dir ? request_sent(c, t) : request_received(c, t);
 	if (muted) {
 		conn_muted(c, t);
 		return true;

@@ -1,83 +1,11 @@
 /*
  * HTTP/1 requests that a process receives: where one begins, whose trace it belongs to, whether
- * that is kept, when its answer begins. Invariant: a connection has one request at a time; where
- * that can't be told any more, nothing is claimed of it.
+ * that is kept. Invariant: a connection has one request at a time; where that can't be told any
+ * more, nothing is claimed of it.
  */
 #include "connection.bpf.h"
 #include "option.bpf.h"
 #include "request_head.bpf.h"
-
-#define BODY_UNKNOWN (~0ull)
-
-/* False: they are not known. */
-static __always_inline bool pieces_of(const struct transfer *t, struct pieces *p)
-{
-	struct user_msghdr msg;
-
-	p->left = t->result;
-	p->vector = p->addr = p->count = p->len = 0;
-	switch (t->buffers) {
-	case BUFFERS_ONE:
-		p->addr = t->base;
-		p->len = t->result;
-		return true;
-	case BUFFERS_VECTOR:
-		p->vector = t->base;
-		p->count = t->len;
-		return true;
-	case BUFFERS_MESSAGE:
-		if (bpf_probe_read_user(&msg, sizeof(msg), (const void *)t->base))
-			return false;
-		p->vector = msg.msg_iov;
-		p->count = msg.msg_iovlen;
-		return true;
-	}
-	return false;
-}
-
-/* Goes to the next buffer where the current one is empty. False: it can't be read. */
-static __always_inline bool pieces_next(struct pieces *p)
-{
-	struct iovec iov;
-
-	if (p->len)
-		return true;
-	if (!p->count || bpf_probe_read_user(&iov, sizeof(iov), (const void *)p->vector))
-		return false;
-	p->count--;
-	p->vector += sizeof(iov);
-	p->addr = iov.iov_base;
-	p->len = iov.iov_len < p->left ? iov.iov_len : p->left;
-	return true;
-}
-
-struct first_bytes {
-	u64 words[2];
-};
-
-/* The first bytes of a transfer, as in memory, and how many of them there are: where the first
- * buffer with bytes holds fewer, not more than those. 0: not known. */
-__noinline int transfer_begins(const struct transfer *t, struct first_bytes *ret)
-{
-	enum { BUFFERS_LOOKED_AT = 4 };
-	u64 bytes[2] = {}, n;
-	struct pieces p;
-	int i;
-
-	if (!t || !ret || !pieces_of(t, &p))
-		return 0;
-	for (i = 0; i < BUFFERS_LOOKED_AT && !p.len; i++) {
-		if (!pieces_next(&p))
-			return 0;
-	}
-	n = p.len < sizeof(bytes) ? p.len : sizeof(bytes);
-	barrier_var(n); /* what is compared is what is used */
-	if (n > sizeof(bytes) || bpf_probe_read_user(bytes, n, (const void *)p.addr))
-		return 0;
-	ret->words[0] = bytes[0];
-	ret->words[1] = bytes[1];
-	return n;
-}
 
 static __always_inline bool transfer_is_request(const struct transfer *t)
 {
@@ -85,65 +13,6 @@ static __always_inline bool transfer_is_request(const struct transfer *t)
 	u32 n = transfer_begins(t, &begins);
 
 	return n && http_method(begins.words[0], n);
-}
-
-/* Nothing more is claimed of what goes on. `doubt`: nor of what was claimed. `body`: BODY_UNKNOWN
- * when the next answer ends it, 0 when nothing does. */
-static __always_inline void request_lost(struct conn_state *c, bool doubt, u64 body)
-{
-	struct request_state *r = &c->request;
-
-	if (doubt)
-		owner_doubt(c->id);
-	worker_ends(r->tid);
-	r->tid = 0;
-	r->ids.flags = 0;
-	r->stage = REQUEST_LOST;
-	r->muted = 0; /* what was not reported so far is told of as lost */
-	r->body = body;
-}
-
-/* The next bytes of the head. True: there is no more to do. */
-static __always_inline bool head_step(struct head_scan *s)
-{
-	struct pieces *p = &s->pieces;
-	u32 n = 0;
-
-	if (p->verdict != HEAD_AGAIN) {
-		if (!p->left || s->found.bytes > HEAD_BYTES_MAX)
-			return true;
-		if (!pieces_next(p)) {
-			p->verdict = HEAD_BAD;
-			return true;
-		}
-		n = p->len < HEAD_CHUNK ? p->len : HEAD_CHUNK;
-		p->addr += n;
-		p->len -= n;
-		p->left -= n;
-		if (!n)
-			return false;
-	}
-	p->verdict = request_scan(p->addr - n, n);
-	return p->verdict != HEAD_MORE && p->verdict != HEAD_AGAIN;
-}
-
-/* Looks at the bytes of a head. HEAD_*, as request_scan(). */
-__noinline int head_read(const struct transfer *t)
-{
-	struct head_scan *s = head_scratch();
-	int i;
-
-	if (!t || !s || !pieces_of(t, &s->pieces))
-		return HEAD_BAD;
-	s->pieces.verdict = HEAD_MORE;
-	for (i = 0; i < HEAD_PIECES; i++) {
-		if (head_step(s))
-			break;
-	}
-	if (s->found.bytes > HEAD_BYTES_MAX || s->pieces.verdict == HEAD_AGAIN ||
-	    (s->pieces.verdict == HEAD_MORE && s->pieces.left))
-		return HEAD_BAD;
-	return s->pieces.verdict;
 }
 
 static __always_inline bool head_resume(struct head_scan *s, u64 conn_id)
@@ -388,10 +257,13 @@ static __always_inline void request_more(struct conn_state *c, struct transfer *
 	}
 }
 
-static __always_inline bool request_received(struct conn_state *c, struct transfer *t)
+__noinline int request_received(struct conn_state *c, struct transfer *t)
 {
-	struct request_state *r = &c->request;
+	struct request_state *r;
 
+	if (!c || !t || !constants.requests)
+		return 0;
+	r = &c->request;
 	if (t->result <= 0)
 		return r->muted & REQUEST_MUTED;
 	switch (r->stage) {
@@ -415,88 +287,6 @@ static __always_inline bool request_received(struct conn_state *c, struct transf
 		break;
 	}
 	return r->muted & REQUEST_MUTED;
-}
-
-/* The status in an answer's first bytes, "HTTP/1.1 200"; 0: it isn't in them. -1: they begin none.
- */
-static __always_inline s32 answer_status(const struct transfer *t)
-{
-	enum { PREFIX = 7, STATUS_END = 12 };
-	struct first_bytes begins = {};
-	u32 n = transfer_begins(t, &begins);
-	u64 prefix;
-
-	prefix = n < PREFIX ? (1ull << 8 * n) - 1 : (1ull << 8 * PREFIX) - 1;
-	if ((begins.words[0] ^ 0x2e312f50545448 /* HTTP/1. */) & prefix)
-		return -1;
-	if (n < STATUS_END)
-		return 0;
-	return (begins.words[1] >> 8 & 0xf) * 100 + (begins.words[1] >> 16 & 0xf) * 10 +
-	       (begins.words[1] >> 24 & 0xf);
-}
-
-/* Something is sent while the answer had not begun. */
-static __always_inline void answer_begins(struct conn_state *c, const struct transfer *t)
-{
-	enum { SWITCHING_PROTOCOLS = 101 };
-	struct request_state *r = &c->request;
-	s32 status = answer_status(t);
-
-	if (status < 0) { /* the answer before it was not over */
-		request_lost(c, true, 0);
-		return;
-	}
-	if (status >= 100 && status < 200 && status != SWITCHING_PROTOCOLS) {
-		r->peer_seq = t->tcp_seq + t->result;
-		return;
-	}
-	worker_ends(r->tid);
-	r->tid = 0;
-	r->stage = REQUEST_ANSWERED;
-	if (status == SWITCHING_PROTOCOLS) {
-		r->stage = REQUEST_LOST; /* all that follows is the request's */
-		r->body = 0;
-	} else if (r->body == BODY_UNKNOWN) {
-		r->body = 0;
-	}
-}
-
-static __always_inline bool request_sent(struct conn_state *c, const struct transfer *t)
-{
-	struct request_state *r = &c->request;
-	bool head = r->stage == REQUEST_HEAD;
-
-	if (t->result <= 0)
-		return r->muted & REQUEST_MUTED;
-	/* Of the request before: its record comes late. */
-	if ((head || r->stage == REQUEST_RUNNING) && t->family != AF_UNIX &&
-	    (t->tcp_seq || t->tcp_peer_seq) && (s32)(t->tcp_seq - r->peer_seq) < 0)
-		return r->muted & REQUEST_MUTED_BEFORE;
-	switch (r->stage) {
-	case REQUEST_NONE:
-		r->stage = REQUEST_ANSWERED;
-		break;
-	case REQUEST_HEAD:
-		request_lost(c, false, 0);
-		break;
-	case REQUEST_RUNNING:
-		answer_begins(c, t);
-		break;
-	case REQUEST_LOST:
-		if (r->body == BODY_UNKNOWN) {
-			r->stage = REQUEST_ANSWERED;
-			r->body = 0;
-		}
-		break;
-	}
-	return r->muted & REQUEST_MUTED;
-}
-
-__noinline int request_seen(struct conn_state *c, struct transfer *t)
-{
-	if (!c || !t || !constants.requests)
-		return 0;
-	return t->dir ? request_sent(c, t) : request_received(c, t);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

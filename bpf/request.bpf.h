@@ -8,13 +8,32 @@
 #include "owner.bpf.h"
 #include "sample.bpf.h"
 
+#define BODY_UNKNOWN (~0ull)
+
+/* Nothing more is claimed of what goes on. `doubt`: nor of what was claimed. `body`: BODY_UNKNOWN
+ * when the next answer ends it, 0 when nothing does. */
+static __always_inline void request_lost(struct conn_state *c, bool doubt, u64 body)
+{
+	struct request_state *r = &c->request;
+
+	if (doubt)
+		owner_doubt(c->id);
+	worker_ends(r->tid);
+	r->tid = 0;
+	r->ids.flags = 0;
+	r->stage = REQUEST_LOST;
+	r->muted = 0; /* what was not reported so far is told of as lost */
+	r->body = body;
+}
+
 /*
- * request.bpf.c: what a transfer on a connection that the process serves means. 1: it is of a
- * request that is not sampled, and not reported. Else t->request is not 0 where a head is complete
- * with it, and request_emit() is due in front of it. Global, so that the verifier looks at it once
- * for each program, apart from who calls.
+ * request.bpf.c, answer.bpf.c: what was received, what was sent on a connection that the process
+ * serves. 1: it is of a request that is not sampled, and not reported. Else t->request is not 0
+ * where a head is complete with it, and request_emit() is due in front of it. Global, so that the
+ * verifier looks at them once for each program, apart from who calls.
  */
-extern int request_seen(struct conn_state *c, struct transfer *t);
+extern int request_received(struct conn_state *c, struct transfer *t);
+extern int request_sent(struct conn_state *c, struct transfer *t);
 
 /* The record of the request that this transfer completes. */
 static __noinline int request_emit(const struct conn_state *c, const struct transfer *t)

@@ -95,6 +95,18 @@ static __always_inline struct head_scan *head_scratch(void)
  */
 extern int request_scan(u64 address, u32 len);
 
+struct transfer;
+
+struct first_bytes {
+	u64 words[2];
+};
+
+/* request_bytes.bpf.c: the first bytes of a transfer, as in memory, and how many of them there are:
+ * where the first buffer with bytes holds fewer, not more than those. 0: not known. */
+extern int transfer_begins(const struct transfer *t, struct first_bytes *ret);
+/* The same file: all bytes of a transfer to the scan. HEAD_*, as request_scan(). */
+extern int head_read(const struct transfer *t);
+
 static __always_inline bool method_is(u64 word, u64 known, u64 method, u32 len)
 {
 	u64 mask = len < 8 ? (1ull << 8 * len) - 1 : ~0ull;
