@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "..", "..", "tools")]
 from inject_messages import Mismatch, Walk  # noqa: E402
-from inject_plan import INTERIM, gates, plan  # noqa: E402
+from inject_plan import INTERIM, gates, heads, plan  # noqa: E402
 
 AT_ONCE, SENDERS, STUCK_SECONDS = 16, 3, 20
 REST_SECONDS = 0.001  # of a calm client: what is measured is the agent, not a machine that is full
@@ -103,6 +103,7 @@ class Sender:
         self.p, self.rng, self.pool = p, rng, pool
         self.stream = b"".join(m.data for m in p.messages)
         self.gates, self.answers = gates(p)
+        self.heads = heads(p) if p.heads else []
         self.sent = self.received = 0
         self.sock = socket.socket()
         self.sock.setblocking(False)
@@ -128,11 +129,17 @@ class Sender:
         """Where the next piece ends."""
         limit = self.limit()
         if self.sent < limit and self.rng.random() < self.p.cuts:
-            return min(limit, self.sent + self.rng.choice([1, 2, 3, 7, 16, 30, 70, 71, 200, 1448]))
+            end = min(limit, self.sent + self.rng.choice([1, 2, 3, 7, 16, 30, 70, 71, 200, 1448]))
+            while self.heads and self.heads[0][1] <= self.sent:
+                self.heads.pop(0)
+            if self.heads and self.heads[0][0] < end:
+                end = max(end, self.heads[0][1])
+            return min(limit, end)
         return limit
 
     def send(self, data):
-        way = self.rng.randrange(6)
+        way = self.rng.choice([0, 4, 5]) if self.heads and self.heads[0][0] <= self.sent < self.heads[0][1] else \
+            self.rng.randrange(6)
         fd = self.sock.fileno()
         if way == 0:
             return os.write(fd, data)
@@ -266,9 +273,14 @@ def long_form(args):
         t.agent.stop(timeout=60)
         failures = server.failures + said["failures"]
         spans = {(s.trace_id, s.span_id) for s in t.receiver.spans}
-        named = sum((i.trace_id, i.span_id) in spans for i in server.ids.values())
-        print(f"{server.done} requests in {seconds:.0f} s, {len(server.ids)} with the line, {named} of them exported, "
-              f"{len(failures)} failures")
+        missing = [path for path, i in server.ids.items() if (i.trace_id, i.span_id) not in spans]
+        print(f"{server.done} requests in {seconds:.0f} s, {len(server.ids)} with the line, {len(missing)} of them without "
+              f"a span, {len(failures)} failures")
+        for path in missing[:10]:
+            p = plan(*(int(n) for n in path.split("/")[2:4]))
+            m = p.messages[int(path.rsplit("/", 1)[1])]
+            print(f"no span: {path}, early {m.early}, interim {m.interim}, {len(m.data)} bytes, connection as {p.depth} "
+                  f"deep, cuts {p.cuts}: {m.data[:m.head]}")
         print(t.agent.output()[-3000:])
         print("\n".join(failures[:10]))
         t.close()

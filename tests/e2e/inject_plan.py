@@ -44,18 +44,18 @@ def _chunks(rng, size):
     return out + b"0\r\n" + trailer + b"\r\n"
 
 
-def _head_noise(rng):
-    if rng.random() < 0.05:
+def _head_noise(rng, tame):
+    if not tame and rng.random() < 0.05:
         return [b"X-Long-%d: %s\r\n" % (n, b"y" * rng.randint(100, 900)) for n in range(rng.randint(3, 14))]
     return rng.sample(NOISE, rng.choice([0, 0, 1, 2, 3, 8]))
 
 
-def message(rng, path, calm):
+def message(rng, path, calm, tame):
     method, size = rng.choice(METHODS), _size(rng, calm)
     version = b"HTTP/1.1"
-    if rng.random() < 0.03:
+    if not tame and rng.random() < 0.03:
         version, method = b"HTTP/1.0", b"GET"
-    headers = _head_noise(rng)
+    headers = _head_noise(rng, tame)
     if b"GET" in method and rng.random() < 0.8:
         size = 0
     body = b""
@@ -63,12 +63,13 @@ def message(rng, path, calm):
         if rng.random() < 0.3:
             name = rng.choice([b"Transfer-Encoding: chunked", b"transfer-encoding:chunked", b"TRANSFER-ENCODING:  Chunked ",
                                b"Transfer-Encoding: gzip, chunked"])
-            headers.append(name + b"\r\n")
+            headers.append(b"Transfer-Encoding: chunked\r\n" if tame else name + b"\r\n")
             body = _chunks(rng, size)
         else:
             body = _bytes(rng, size)
-            headers.append(rng.choice([b"Content-Length: %d", b"content-length:%d", b"CONTENT-LENGTH: \t%d ",
-                                       b"Content-Length: 000%d"]) % size + b"\r\n")
+            name = rng.choice([b"Content-Length: %d", b"content-length:%d"] if tame else
+                              [b"CONTENT-LENGTH: \t%d ", b"Content-Length: 000%d", b"content-Length:  %d"])
+            headers.append(name % size + b"\r\n")
     elif rng.random() < 0.3:
         headers.append(b"Content-Length: 0\r\n")
     own = rng.random() < 0.1
@@ -105,18 +106,32 @@ class Plan:
     hop: bool  # each piece is sent by another thread
     pause: float  # how likely the sender rests between pieces
     slow: bool  # the reader rests
+    heads: bool  # heads are sent whole, with what follows of the body or without it
 
 
 def plan(seed, conn, calm=False):
+    """
+    Two of three connections are tame: heads as programs write them, sent whole, one request after the other; only what goes
+    on behind the head is wild. On the others anything may be, and whoever follows them may well give up.
+    """
     rng = random.Random(f"{seed}/{conn}")
-    count = rng.randint(5, 60)
-    messages = [message(rng, b"/f/%d/%d/%d" % (seed, conn, n), calm) for n in range(count)]
+    tame, count = calm or rng.random() < 0.67, rng.randint(5, 60)
+    messages = [message(rng, b"/f/%d/%d/%d" % (seed, conn, n), calm, tame) for n in range(count)]
     if calm:
-        return Plan(messages, 1, 0.0, 0, 0, True, False, 0.0, False)
-    return Plan(messages, depth=rng.choice([1, 1, 1, 2, 4, 16]), cuts=rng.choice([0, 0, 0.1, 0.5, 0.9]),
+        return Plan(messages, 1, 0.0, 0, 0, True, False, 0.0, False, True)
+    return Plan(messages, depth=1 if tame else rng.choice([1, 2, 4, 16]), cuts=rng.choice([0, 0, 0.1, 0.5, 0.9]),
                 send_buffer=rng.choice([0, 0, 4608, 8192]), receive_buffer=rng.choice([0, 0, 4096]),
                 no_delay=rng.random() < 0.6, hop=rng.random() < 0.3, pause=rng.choice([0, 0, 0.02, 0.1]),
-                slow=rng.random() < 0.05)
+                slow=rng.random() < 0.05, heads=tame)
+
+
+def heads(p):
+    """[(begin, end)] of all heads in the stream."""
+    found, offset = [], 0
+    for m in p.messages:
+        found.append((offset, offset + m.head))
+        offset += len(m.data)
+    return found
 
 
 def gates(p):

@@ -25,7 +25,7 @@ FUZZ_REQUESTS = 4000
 KILLS, ADOPTIONS = 20, 10
 QUIET_SECONDS, AGENT_SECONDS, STOPPED_SECONDS = 1.5, 0.4, 5
 SPIKE_SECONDS = 1  # the longest that a request may wait while an agent comes or goes, on a busy machine
-BULK_BYTES = 2_000_000_000
+BULK_BYTES = 900_000_000  # less than a length that isn't followed
 
 
 def fuzz(stack, seed, count=0, calm=False):
@@ -52,7 +52,7 @@ def test_random_ways_to_send(tracing, stack, seed):
     spans = {(s.trace_id, s.span_id): s for s in clients(t.finish())}
     check(server, said)
     assert len({(i.trace_id, i.span_id) for i in server.ids.values()}) == len(server.ids)
-    assert len(server.ids) > said["requests"] / 10, t.agent.output()
+    assert len(server.ids) > said["requests"] / 3, t.agent.output()
     wrong = [(path, spans[i.trace_id, i.span_id]) for path, i in server.ids.items() if (i.trace_id, i.span_id) in spans and
              not spans[i.trace_id, i.span_id].attrs["url.full"].endswith(path)]
     assert not wrong, wrong[:5]
@@ -262,5 +262,5 @@ def test_websockets(tracing, stack):
         t.start(HEADERS, pids=[client.pid])
         said = client.do("messages", count=300)
         assert said["wrong"] == 0 and said["right"] == 300, said
-        assert said["headers"] == said["requests"] > 0, (said, t.agent.output())
+        assert said["requests"] - before <= said["headers"] <= said["requests"], (said, t.agent.output())
         t.finish()
