@@ -43,7 +43,13 @@ struct http1_state {
 };
 
 /* exchange.scratch[0] */
-enum { EX_HEAD_DONE = 1 << 0, EX_IS_HEAD = 1 << 1, EX_IS_CONNECT = 1 << 2, EX_HAS_STATUS = 1 << 3, EX_IS_EXPORT = 1 << 4 };
+enum {
+	EX_HEAD_DONE = 1 << 0,
+	EX_IS_HEAD = 1 << 1,
+	EX_IS_CONNECT = 1 << 2,
+	EX_HAS_STATUS = 1 << 3,
+	EX_IS_EXPORT = 1 << 4
+};
 
 enum protocol_match http1_match(const struct connection *c, enum io_dir dir, const uint8_t *data,
 				size_t len, size_t total);
