@@ -104,6 +104,23 @@ static __always_inline int call_owner(const struct conn_state *c, const struct c
 	return owner_of(m->pid, m->tid, m->process, context, m->turn, ret);
 }
 
+/* The trace has no beginning that we know of: its id decides. */
+static __always_inline void call_fixes(struct call_state *call, u32 process)
+{
+	call->ids.flags |= IDS_FIXED;
+	if (!root_sampled(process, call->ids.trace_id))
+		return;
+	call->ids.flags |= IDS_SAMPLED;
+	call->ids.trace_flags = TRACE_FLAG_SAMPLED;
+}
+
+/* Is the trace to be named to others here, while nobody knows yet whose it is? */
+static __always_inline bool call_names(const struct call_moment *m, const struct owner *o)
+{
+	return constants.inject && (m->process & TRACED_INJECT) && (o->ids.flags & IDS_FLOATING) &&
+	       owner_certain(m->process, o);
+}
+
 /* The call's trace: its owner's; else, in a process that serves nobody, one that begins here. */
 static __always_inline void call_trace(struct call_state *call, const struct call_moment *m,
 				       const struct owner *o, int known)
@@ -117,17 +134,18 @@ static __always_inline void call_trace(struct call_state *call, const struct cal
 		__builtin_memcpy(call->parent, o->ids.span_id, TRACE_CONTEXT_SPAN_BYTES);
 		call->ids.trace_flags = o->ids.trace_flags;
 		call->flags = REQUEST_BOUND;
-		if (known == 2)
+		if (known == 2) {
 			call->ids.flags |= o->ids.flags & (IDS_FIXED | IDS_SAMPLED);
+		} else if (call_names(m, o)) {
+			call_fixes(call, m->process);
+			call->ids.flags |= IDS_FLOATING;
+		}
 	} else {
 		ids_random(call->ids.trace_id, TRACE_CONTEXT_ID_BYTES);
-		if (!(m->process & TRACED_SERVES)) {
-			call->ids.flags |= IDS_FIXED;
-			if (root_sampled(m->process, call->ids.trace_id)) {
-				call->ids.flags |= IDS_SAMPLED;
-				call->ids.trace_flags = TRACE_FLAG_SAMPLED;
-			}
-		}
+		if (!(m->process & TRACED_SERVES))
+			call_fixes(call, m->process);
+		else if (!(m->process & TRACED_PYTHON))
+			call->ids.flags |= IDS_FLOATING;
 	}
 	if (call->ids.flags & IDS_FIXED)
 		call->flags |= REQUEST_FIXED;
@@ -165,7 +183,9 @@ static __noinline int call_begin(struct conn_state *c, const struct call_moment 
 	call->start_ns = bpf_ktime_get_ns();
 	call->added = 0;
 	call->begun = 1;
+	/* Where the trace was fixed here, user space has to hear of it. */
 	call->muted = constants.mute && !(m->process & TRACED_APART) &&
+		      !(call->ids.flags & IDS_FLOATING) &&
 		      (call->flags & (REQUEST_FIXED | REQUEST_SAMPLED)) == REQUEST_FIXED;
 	if (before && !call->muted) /* whole exchanges are missing, so what comes is in step */
 		c->missed[0] = c->missed[1] = 0;

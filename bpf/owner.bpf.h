@@ -89,15 +89,19 @@ static __always_inline void owner_doubt(u64 conn_id)
 	bpf_map_update_elem(&doubted, &conn_id, &one, BPF_ANY);
 }
 
-/* As owner_of() says of an owner that was found. */
-static __always_inline int owner_relied(u32 process, const struct owner *o)
+/* Is it certain that the work is this one's? */
+static __always_inline bool owner_certain(u32 process, const struct owner *o)
 {
 	u32 trust = o->ids.flags & IDS_THREAD ? TRACED_THREADS : TRACED_CONTEXTS;
 	u64 conn_id = o->conn_id;
 
-	if (!(process & trust) || !(o->ids.flags & IDS_FIXED))
-		return 1;
-	return doubts && bpf_map_lookup_elem(&doubted, &conn_id) ? 1 : 2;
+	return (process & trust) && !(doubts && bpf_map_lookup_elem(&doubted, &conn_id));
+}
+
+/* As owner_of() says of an owner that was found. */
+static __always_inline int owner_relied(u32 process, const struct owner *o)
+{
+	return (o->ids.flags & IDS_FIXED) && owner_certain(process, o) ? 2 : 1;
 }
 
 /*

@@ -25,7 +25,10 @@ enum {
 			    where the request was joined to a call whose own request is not certain:
 			    user space finds out, and may give it another trace */
 	IDS_SAMPLED = 4, /* with IDS_FIXED: the decision */
-	IDS_THREAD = 8,  /* an owner: found by the thread, and not by a context */
+	IDS_FLOATING = 16, /* not IDS_FIXED, and the call at the other end is of a process that the
+			      kernel side knows nothing of (a proxy): whoever has to name the
+			      trace to others fixes it */
+	IDS_THREAD = 8,    /* an owner: found by the thread, and not by a context */
 };
 
 /* Whose work something is: the request that was received on conn_id. */

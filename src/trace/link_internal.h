@@ -29,6 +29,7 @@ struct link_trace {
 	struct list told;  /* of linker.settled */
 	bool is_request;   /* of a struct request, else of a struct call */
 	bool settled;
+	bool given; /* others took it over: it can't be renamed */
 	uint8_t trace_id[TRACE_ID_BYTES], span_id[SPAN_ID_BYTES];
 	uint8_t flags; /* W3C, bit 0 as decided; once it is settled */
 };
@@ -120,6 +121,10 @@ struct request {
 	uint8_t parent_span_id[SPAN_ID_BYTES];
 	bool remote; /* it came with this: */
 	uint8_t remote_trace_id[TRACE_ID_BYTES], remote_span_id[SPAN_ID_BYTES], remote_flags;
+	bool promised; /* the kernel side named its trace to others before it was settled: it is
+			  that of the call at the other end, with these flags */
+	uint8_t promised_flags;
+	bool gone;             /* its span has left */
 	struct call *caller;   /* the call at the other end, counted; NULL: not found (yet) */
 	struct span *span;     /* owned, once it has ended, until it is handed on */
 	struct join_end *join; /* join.c */
@@ -188,6 +193,11 @@ struct call {
 	struct request *passed; /* which passed its answer on, counted; NULL: none */
 	bool hop_torn;
 };
+
+static inline struct request *link_request_of(struct link_trace *t)
+{
+	return list_entry(t, struct request, trace);
+}
 
 struct linker {
 	struct linker_ops ops;

@@ -6,15 +6,11 @@
  */
 #include <string.h>
 
+#include "trace/link_promise.h"
 #include "trace/link_settle.h"
 #include "trace/link_trust.h"
 
 enum { SETTLING_MAX = 16384, DECIDED_MAX = 16384 };
-
-static struct request *request_of(struct link_trace *t)
-{
-	return list_entry(t, struct request, trace);
-}
 
 static struct call *call_of(struct link_trace *t)
 {
@@ -34,7 +30,7 @@ void link_trace_init(struct link_trace *t, const struct span *s, bool is_request
 static void trace_get(struct link_trace *t)
 {
 	if (t->is_request)
-		link_request_get(request_of(t));
+		link_request_get(link_request_of(t));
 	else
 		link_call_get(call_of(t));
 }
@@ -42,7 +38,7 @@ static void trace_get(struct link_trace *t)
 static void trace_put(struct link_trace *t)
 {
 	if (t->is_request)
-		link_request_put(request_of(t));
+		link_request_put(link_request_of(t));
 	else
 		link_call_put(call_of(t));
 }
@@ -54,6 +50,7 @@ static void hand_on_request(struct linker *l, struct request *r)
 	struct span *s = r->span;
 
 	r->span = NULL;
+	r->gone = true;
 	memcpy(s->trace_id, r->trace.trace_id, sizeof(s->trace_id));
 	memcpy(s->span_id, r->trace.span_id, sizeof(s->span_id));
 	memcpy(s->parent_span_id, r->parent_span_id, sizeof(s->parent_span_id));
@@ -91,7 +88,7 @@ void link_call_hand_on(struct linker *l, struct call *c)
 /* Nothing more will be known of the request: off the list, its span leaves if it has ended. */
 static void finish(struct linker *l, struct request *r)
 {
-	if (!r->trace.settled || !r->parented)
+	if (!r->trace.settled || !r->parented || link_may_be_renamed_yet(r))
 		return;
 	if (r->span)
 		hand_on_request(l, r);
@@ -104,13 +101,13 @@ static void finish(struct linker *l, struct request *r)
 
 /* --- traces are taken over --- */
 
-static void call_takes(struct linker *l, struct call *c, const struct link_trace *from)
+static void call_takes(struct linker *l, struct call *c, struct link_trace *from)
 {
-	if (c->fixed && memcmp(c->trace.trace_id, from->trace_id, TRACE_ID_BYTES) != 0) {
+	if (!link_trace_agrees(c, from)) {
 		if (!c->is_custom)
 			stats_drop(l->stats, DROP_PARENT_OTHER_TRACE, 1);
 	} else {
-		c->has_parent = true;
+		c->has_parent = from->given = true;
 		memcpy(c->parent_span_id, from->span_id, sizeof(c->parent_span_id));
 		memcpy(c->trace.trace_id, from->trace_id, sizeof(c->trace.trace_id));
 		link_trace_settle(l, &c->trace, from->flags);
@@ -161,7 +158,7 @@ static void tell_heirs(struct linker *l, struct link_trace *t)
 		list_remove(&heir->heir);
 		trace_get(heir);
 		if (heir->is_request)
-			request_takes(l, request_of(heir), t);
+			request_takes(l, link_request_of(heir), t);
 		else
 			call_takes(l, call_of(heir), t);
 		trace_put(heir);
@@ -299,10 +296,13 @@ void link_join(struct linker *l, struct call *c, struct request *r)
 	if (!link_request_waits(r) || c->dropped)
 		return;
 	r->caller = link_call_get(c);
-	if (c->trace.settled)
+	if (c->trace.settled) {
 		request_takes(l, r, &c->trace);
-	else
-		list_push(&c->trace.heirs, &r->trace.heir);
+		return;
+	}
+	list_push(&c->trace.heirs, &r->trace.heir);
+	if (r->promised)
+		link_promise_keep(l, r);
 }
 
 void link_join_none(struct linker *l, struct request *r)
@@ -327,6 +327,8 @@ void link_call_ids(struct linker *l, struct call *c, const struct request_event 
 	link_trace_settle(
 		l, &c->trace,
 		(uint8_t)((ev->trace_flags & ~1u) | (ev->flags & REQUEST_EVENT_SAMPLED ? 1u : 0u)));
+	if (c->is_bound)
+		link_promise(l, c);
 }
 
 /* The oldest of too many: what its request was joined to took too long. */
@@ -342,6 +344,8 @@ static void bound_in_number(struct linker *l)
 
 void link_call_decided(struct linker *l, struct call *c, struct link_trace *from)
 {
+	struct request *waits = list_empty(&c->by_request) ? NULL : link_request_get(c->request);
+
 	c->decided = true;
 	list_remove(&c->node);
 	list_remove(&c->by_request);
@@ -356,6 +360,9 @@ void link_call_decided(struct linker *l, struct call *c, struct link_trace *from
 		list_push(&l->decided, &c->node);
 		bound_in_number(l);
 	}
+	if (waits)
+		finish(l, waits);
+	link_request_put(waits);
 }
 
 void link_call_made_for(struct linker *l, struct call *c, struct request *r)
@@ -382,7 +389,8 @@ void link_call_void(struct linker *l, struct call *c)
 	}
 	/* What one settles may settle others of these. */
 	while (!list_empty(&alone))
-		link_settle_alone(l, request_of(list_entry(alone.next, struct link_trace, heir)));
+		link_settle_alone(l,
+				  link_request_of(list_entry(alone.next, struct link_trace, heir)));
 }
 
 /* --- time --- */
