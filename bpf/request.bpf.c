@@ -85,7 +85,7 @@ static __always_inline u8 request_trace(struct request_state *r, struct transfer
 		ids->trace_flags = caller.trace_flags;
 		sampled = caller.flags & IDS_SAMPLED;
 		if (!(caller.flags & IDS_FIXED))
-			ids->flags = IDS_KNOWN;
+			ids->flags = IDS_KNOWN | (caller.flags & IDS_FLOATING);
 		flags |= REQUEST_JOINED;
 	} else {
 		ids_random(ids->trace_id, TRACE_CONTEXT_ID_BYTES);
