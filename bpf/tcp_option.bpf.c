@@ -222,6 +222,43 @@ static __always_inline void option_parse(struct bpf_sock_ops *ctx)
 		count_drop(DROP_REQUEST_TABLE_FULL);
 }
 
+/* --- connections that were open before -------------------------------------------------------- */
+
+enum { SOL_TCP = 6, TCP_BPF_SOCK_OPS_CB_FLAGS = 1008, TCP_CLOSE_WAIT = 8 };
+
+struct bpf_iter_meta;
+
+/* ABI of BTF: what an iterator over TCP sockets is called with. */
+struct bpf_iter__tcp {
+	CONTEXT_POINTER(struct bpf_iter_meta, meta);
+	CONTEXT_POINTER(struct sock_common, sk_common);
+};
+
+/* The sockets of a network namespace, one after the other, locked. The agent has made a state for
+ * those that traced processes have. */
+SEC("iter/tcp")
+int option_adopts(struct bpf_iter__tcp *ctx)
+{
+	struct tcp_sock *tp = ctx->sk_common ? bpf_skc_to_tcp_sock(ctx->sk_common) : 0;
+	const struct sock *sk = (const void *)tp;
+	int flags = 0, wanted;
+
+	if (!tp || (sk->__sk_common.skc_state != TCP_ESTABLISHED &&
+		    sk->__sk_common.skc_state != TCP_CLOSE_WAIT))
+		return 0;
+	wanted = sk->sk_max_ack_backlog ? BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG
+		 : bpf_sk_storage_get(&options_sent, tp, 0, 0) ? BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG
+							       : 0;
+	if (!wanted ||
+	    bpf_getsockopt(tp, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags)))
+		return 0;
+	flags |= wanted;
+	bpf_setsockopt(tp, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags));
+	return 0;
+}
+
+/* ---------------------------------------------------------------------------------------------- */
+
 SEC("sockops")
 int tcp_option(struct bpf_sock_ops *ctx)
 {

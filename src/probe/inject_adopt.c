@@ -7,22 +7,20 @@
 #include "probe/inject_adopt.h"
 
 #include <bpf/bpf.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "injection.h"
+#include "probe/process_sockets.h"
 
 enum { ADOPT_MAX = 4096, LISTENED_MAX = 64, STATE_ESTABLISHED = 1 };
 
@@ -35,7 +33,6 @@ struct listened {
 
 struct adoption {
 	int sockets, injections;
-	int pidfd;
 	int fds[ADOPT_MAX]; /* ours */
 	size_t count;
 	struct listened listened;
@@ -47,14 +44,6 @@ static int option(int fd, int level, int name)
 	int value = -1;
 
 	return getsockopt(fd, level, name, &value, &len) ? -1 : value;
-}
-
-static bool is_tcp(int fd)
-{
-	int domain = option(fd, SOL_SOCKET, SO_DOMAIN);
-
-	return (domain == AF_INET || domain == AF_INET6) &&
-	       option(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP;
 }
 
 /* Its own port, 0: not known. */
@@ -131,63 +120,34 @@ static bool enter(const struct adoption *a, int fd)
 	       !bpf_map_update_elem(a->sockets, &state.socket, &value, BPF_NOEXIST);
 }
 
-/* Takes one descriptor of the process to us, when it is TCP. */
-static void look_at(struct adoption *a, int theirs)
+static void look_at(void *ctx, int fd)
 {
-	int fd = (int)syscall(SYS_pidfd_getfd, a->pidfd, theirs, 0);
+	struct adoption *a = ctx;
 
-	if (fd < 0)
+	if (option(fd, SOL_SOCKET, SO_ACCEPTCONN) != 1 && a->count < ADOPT_MAX) {
+		a->fds[a->count++] = fd;
 		return;
-	if (is_tcp(fd)) {
-		if (option(fd, SOL_SOCKET, SO_ACCEPTCONN) != 1) {
-			a->fds[a->count++] = fd;
-			return;
-		}
+	}
+	if (option(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1)
 		listens(&a->listened, fd);
-	}
 	close(fd);
-}
-
-static void look_at_all(struct adoption *a, uint32_t pid)
-{
-	char path[64], target[16];
-	struct dirent *e;
-	DIR *dir;
-
-	snprintf(path, sizeof(path), "/proc/%u/fd", pid);
-	dir = opendir(path);
-	while (dir && a->count < ADOPT_MAX && (e = readdir(dir))) {
-		ssize_t n = readlinkat(dirfd(dir), e->d_name, target, sizeof(target));
-
-		if (n > 7 && memcmp(target, "socket:", 7) == 0)
-			look_at(a, atoi(e->d_name));
-	}
-	if (dir)
-		closedir(dir);
 }
 
 int sockets_adopt(int sockets, int injections, uint32_t pid)
 {
 	struct adoption *a = calloc(1, sizeof(*a));
-	int entered = 0;
+	int entered = 0, err;
 	size_t i;
 
 	if (!a)
 		return -ENOMEM;
 	a->sockets = sockets;
 	a->injections = injections;
-	a->pidfd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
-	if (a->pidfd < 0) {
-		entered = errno == ENOSYS ? -EOPNOTSUPP : -errno;
-		free(a);
-		return entered;
-	}
-	look_at_all(a, pid);
+	err = process_sockets(pid, look_at, a);
 	for (i = 0; i < a->count; i++) {
 		entered += fits(a, a->fds[i]) && enter(a, a->fds[i]);
 		close(a->fds[i]);
 	}
-	close(a->pidfd);
 	free(a);
-	return entered;
+	return err ? err : entered;
 }

@@ -14,12 +14,15 @@
 
 #include "base/log.h"
 #include "probe/cgroup.h"
+#include "probe/option_adopt.h"
 #include "tcp_option.h"
 
 enum { TRIAL_MS = 1000, TRIAL_BYTES = 64 };
 
 struct option {
-	struct bpf_link *link; /* NULL: it does not work */
+	struct bpf_link *link;     /* NULL: it does not work */
+	struct bpf_link *adopting; /* the iterator over sockets; NULL: there is none */
+	int sent;                  /* the map, the object's own */
 	const char *why;
 };
 
@@ -97,9 +100,8 @@ static const char *trial_on(int sent, int received, int listener, int client)
 }
 
 /* Why it does not work; NULL: it does. */
-static const char *trial(const struct bpf_object *obj)
+static const char *trial(const struct bpf_object *obj, int sent)
 {
-	int sent = bpf_object__find_map_fd_by_name(obj, "options_sent");
 	int received = bpf_object__find_map_fd_by_name(obj, "options_received");
 	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -129,6 +131,14 @@ static bool calls_are_early(const struct bpf_object *obj)
 	return false;
 }
 
+static void attach_adopting(struct option *o, const struct bpf_object *obj)
+{
+	const struct bpf_program *prog = bpf_object__find_program_by_name(obj, "option_adopts");
+
+	if (prog && bpf_program__fd(prog) >= 0)
+		o->adopting = bpf_program__attach_iter(prog, NULL);
+}
+
 static void attach(struct option *o, const struct bpf_object *obj)
 {
 	const struct bpf_program *prog = bpf_object__find_program_by_name(obj, "tcp_option");
@@ -137,13 +147,17 @@ static void attach(struct option *o, const struct bpf_object *obj)
 		o->why = "the kernel has no programs for TCP options (5.10)";
 		return;
 	}
+	o->sent = bpf_object__find_map_fd_by_name(obj, "options_sent");
 	if (cgroup_attach(prog, &o->link, &o->why))
 		return;
-	o->why = trial(obj);
+	o->why = trial(obj, o->sent);
 	if (o->why) {
 		bpf_link__destroy(o->link);
 		o->link = NULL;
-	} else if (!calls_are_early(obj)) {
+		return;
+	}
+	attach_adopting(o, obj);
+	if (!calls_are_early(obj)) {
 		o->why = "the kernel does not tell of calls before they are sent (6.15): TCP "
 			 "options are read, and sent only on sockets that headers are put into";
 	}
@@ -165,6 +179,7 @@ void option_close(struct option *o)
 {
 	if (!o)
 		return;
+	bpf_link__destroy(o->adopting);
 	bpf_link__destroy(o->link);
 	free(o);
 }
@@ -173,4 +188,9 @@ bool option_works(const struct option *o, const char **ret_why)
 {
 	*ret_why = o->why;
 	return o->link != NULL;
+}
+
+int option_adopt(struct option *o, uint32_t pid)
+{
+	return o && o->adopting ? connections_adopt(bpf_link__fd(o->adopting), o->sent, pid) : 0;
 }

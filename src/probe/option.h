@@ -6,6 +6,7 @@
 #define PROBE_OPTION_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct bpf_object;
 struct option;
@@ -21,5 +22,11 @@ void option_close(struct option *o);
 /* Whether options are read, and sent where *ret_why doesn't say that they aren't: one sentence,
  * never freed; NULL: nothing to say. */
 bool option_works(const struct option *o, const char **ret_why);
+
+/*
+ * The TCP connections of a process that were open before send and read options as well, where the
+ * kernel can set that (6.15). 0 or -errno as process_sockets(). Takes NULL.
+ */
+int option_adopt(struct option *o, uint32_t pid);
 
 #endif

@@ -431,7 +431,9 @@ uint32_t probe_propagates(const struct probe *p, const char **ret_why)
 
 int probe_adopt(struct probe *p, uint32_t pid)
 {
-	return inject_adopt(p->inject, pid);
+	int err = option_adopt(p->option, pid), n = inject_adopt(p->inject, pid);
+
+	return n < 0 || !err ? n : err;
 }
 
 void probe_ignore(struct probe *p, uint64_t conn_id)

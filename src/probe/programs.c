@@ -124,11 +124,18 @@ static bool is_option_program(const char *section)
 	return starts_with(section, "sockops");
 }
 
+/* It gives options to connections that were open before. */
+static bool is_adopting_program(const char *section)
+{
+	return strcmp(section, "iter/tcp") == 0;
+}
+
 bool programs_propagate(const struct bpf_program *prog)
 {
 	const char *section = bpf_program__section_name(prog);
 
-	return is_message_program(section) || is_option_program(section);
+	return is_message_program(section) || is_option_program(section) ||
+	       is_adopting_program(section);
 }
 
 static void choose(struct bpf_program *prog, const struct program_choice *c, const struct btf *btf)
@@ -142,6 +149,10 @@ static void choose(struct bpf_program *prog, const struct program_choice *c, con
 	else if (is_option_program(section))
 		load = c->propagate & (strcmp(name, "tcp_option") == 0 ? PROBE_PROPAGATE_TCP
 								       : PROBE_PROPAGATE_HEADERS);
+	else if (is_adopting_program(section))
+		/* The kernels that tell of calls can set what it sets (6.12). */
+		load = c->calls_early && (c->propagate & PROBE_PROPAGATE_TCP) &&
+		       btf__find_by_name_kind(btf, "bpf_iter_tcp", BTF_KIND_FUNC) > 0;
 	else if (starts_with(section, "tp_btf/"))
 		load = has_tracepoint(btf, section + strlen("tp_btf/"));
 	else if (hooks_own(prog))
