@@ -168,6 +168,8 @@ static int load_within(struct probe *p, const struct probe_options *o,
 	bpf_map__set_max_entries(p->skel->maps.ring, o->ring_bytes);
 	bpf_map__set_max_entries(p->skel->maps.traced, o->max_processes);
 	bpf_map__set_max_entries(p->skel->maps.conns, o->max_connections);
+	if (!(p->choice.propagate & PROBE_PROPAGATE_TCP))
+		bpf_map__set_max_entries(p->skel->maps.options_received, 1);
 	err = spanloom__load(p->skel);
 	return err ? load_failure(err, ret_error) : 0;
 }
