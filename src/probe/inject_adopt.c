@@ -49,7 +49,7 @@ static int option(int fd, int level, int name)
 /* Its own port, 0: not known. */
 static uint16_t own_port(int fd)
 {
-	struct sockaddr_storage at;
+	struct sockaddr_storage at = { 0 };
 	socklen_t len = sizeof(at);
 
 	if (getsockname(fd, (struct sockaddr *)&at, &len))
