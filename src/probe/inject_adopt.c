@@ -46,16 +46,13 @@ static int option(int fd, int level, int name)
 	return getsockopt(fd, level, name, &value, &len) ? -1 : value;
 }
 
-/* Its own port, 0: not known. */
+/* Its own port, 0: not known. It lies where it is in both families. */
 static uint16_t own_port(int fd)
 {
-	struct sockaddr_storage at = { 0 };
+	struct sockaddr_in6 at = { 0 };
 	socklen_t len = sizeof(at);
 
-	if (getsockname(fd, (struct sockaddr *)&at, &len))
-		return 0;
-	return at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port
-					: ((struct sockaddr_in *)&at)->sin_port;
+	return getsockname(fd, (struct sockaddr *)&at, &len) ? 0 : at.sin6_port;
 }
 
 static void listens(struct listened *l, int fd)
