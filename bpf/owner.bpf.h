@@ -104,6 +104,27 @@ static __always_inline int owner_relied(u32 process, const struct owner *o)
 	return (o->ids.flags & IDS_FIXED) && owner_certain(process, o) ? 2 : 1;
 }
 
+/* As owner_of(), with the key of the context (key->context 0: there is none). */
+static __always_inline int owner_find(const struct owner_key *key, u32 tid, u32 process,
+				      struct owner *ret)
+{
+	const struct worker *w;
+	const struct owner *o;
+
+	if (key->context) {
+		o = bpf_map_lookup_elem(&owners, key);
+		if (!o || !(o->ids.flags & IDS_KNOWN))
+			return 0;
+		*ret = *o;
+	} else {
+		w = bpf_map_lookup_elem(&workers, &tid);
+		if (!w || w->pid != key->pid || w->unanswered != 1)
+			return 0;
+		*ret = w->owner;
+	}
+	return owner_relied(process, ret);
+}
+
 /*
  * The request that the running thread works for, in `context` (0: none). 0: not known, *ret is not
  * filled; 1: known, but not relied upon; 2: relied upon, and the trace is fixed.
@@ -111,23 +132,13 @@ static __always_inline int owner_relied(u32 process, const struct owner *o)
 static __always_inline int owner_of(u32 pid, u32 tid, u32 process, u64 context, u32 turn,
 				    struct owner *ret)
 {
-	struct owner_key key;
-	const struct worker *w;
-	const struct owner *o;
+	struct owner_key key = { .pid = pid };
 
-	if (context) {
+	if (!constants.requests)
+		return 0;
+	if (context)
 		key = owner_key_of(pid, context);
-		o = bpf_map_lookup_elem(&owners, &key);
-		if (!o || !(o->ids.flags & IDS_KNOWN))
-			return 0;
-		*ret = *o;
-	} else {
-		w = bpf_map_lookup_elem(&workers, &tid);
-		if (!w || w->pid != pid || w->unanswered != 1)
-			return 0;
-		*ret = w->owner;
-	}
-	return owner_relied(process, ret);
+	return owner_find(&key, tid, process, ret);
 }
 
 static __always_inline struct window *window_of(u32 tid)
@@ -192,14 +203,18 @@ static __always_inline int owner_copied(u32 pid, u32 tid, u32 process, u64 paren
 					u32 turn, struct owner *ret, u64 *ret_root)
 {
 	struct owner_key key;
-	int known = owner_of(pid, tid, process, parent, turn, ret);
+	int known;
 
 	*ret_root = 0;
+	if (!constants.requests)
+		return 0;
+	key = owner_key_of(pid, parent);
+	known = owner_find(&key, tid, process, ret);
 	if (!known && window_take(tid, turn, parent, ret)) {
 		*ret_root = ret->conn_id;
 		known = owner_relied(process, ret);
 	}
-	key = owner_key_of(pid, child);
+	key.context = child;
 	if (!known)
 		bpf_map_delete_elem(&owners, &key);
 	else if (bpf_map_update_elem(&owners, &key, ret, BPF_ANY)) {

@@ -52,6 +52,7 @@ static __always_inline void program_ends(u32 pid)
 		return;
 	if (*flags & TRACED_PYTHON)
 		bpf_map_delete_elem(&pythons, &pid);
+	bpf_map_delete_elem(&workers, &pid); /* its first thread lives on */
 	*flags &= ~(u32)(TRACED_PYTHON | TRACED_CONTEXTS | TRACED_THREADS | TRACED_SERVES);
 }
 

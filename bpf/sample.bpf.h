@@ -24,11 +24,11 @@ struct {
  * linear, and who sees some of its numbers could go on by himself. Hence the time in nanoseconds is
  * mixed in, by steps that are not linear and lose nothing (the finalizer of SplitMix64).
  */
-static __always_inline u64 random_word(void)
+static __always_inline u64 random_word(u64 now_ns)
 {
 	u64 x = (u64)bpf_get_prandom_u32() << 32 | bpf_get_prandom_u32();
 
-	x ^= bpf_ktime_get_ns() * 0x9e3779b97f4a7c15ull;
+	x ^= now_ns * 0x9e3779b97f4a7c15ull;
 	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
 	x = (x ^ x >> 27) * 0x94d049bb133111ebull;
 	x ^= x >> 31;
@@ -38,12 +38,12 @@ static __always_inline u64 random_word(void)
 /* `len`: a constant, 8 or 16; `to` lies at a multiple of 8. */
 static __always_inline void ids_random(u8 *to, u32 len)
 {
-	u64 *words = (u64 *)to;
+	u64 *words = (u64 *)to, now_ns = bpf_ktime_get_ns();
 	u32 i;
 
 #pragma unroll
 	for (i = 0; i < len / sizeof(u64); i++)
-		words[i] = random_word();
+		words[i] = random_word(now_ns);
 }
 
 /* What the sampler says of a trace that begins, or of any where parents don't count. */
