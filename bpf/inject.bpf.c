@@ -8,6 +8,9 @@
 #include "header.bpf.h"
 #include "option.bpf.h"
 
+/* linux/bpf.h, ABI. */
+enum { BPF_SOCK_OPS_HDR_OPT_LEN_CB = 14, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG = 64 };
+
 /* Keyed by cookie. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SOCKHASH);
@@ -51,12 +54,12 @@ static __always_inline u32 header_refused(const struct tcp_sock *tp, const struc
 
 	*ret_leave = (h->seen & (HEAD_COMPLETE | HEAD_HTTP11 | HEAD_ODD)) !=
 			     (HEAD_COMPLETE | HEAD_HTTP11) ||
-		     blocks || special;
+		     blocks || special || (h->seen & HEAD_UPGRADE);
 	if (special)
 		return DROP_HEADER_FAILED;
 	if (blocks)
 		return DROP_HEADER_BLOCKING;
-	if (*ret_leave || (h->seen & HEAD_UPGRADE) || !header_fits(tp, h))
+	if (*ret_leave || !header_fits(tp, h))
 		return DROP_HEADER_SHAPE;
 	return socket_busy(tp) ? DROP_HEADER_BUSY : DROP_KERNEL_COUNT;
 }
@@ -239,6 +242,33 @@ static __always_inline void socket_connected(struct bpf_sock_ops *ops, struct bp
 	key = in->socket;
 	if (bpf_sock_hash_update(ops, &sockets, &key, BPF_NOEXIST))
 		in->flags |= INJECTION_LEFT; /* another table has it, or ours is full */
+	else
+		bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags |
+						       BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+}
+
+/*
+ * TCP is about to send: asked for its options, though none is wanted, since this is the one place
+ * where a socket can be taken out within the very send that has shown that it must go, and one that
+ * blocks by now (where a receive in the table would be disturbed by signals) is found out with any
+ * segment.
+ */
+static __always_inline void socket_sends(struct bpf_sock_ops *ops, struct bpf_sock *sk)
+{
+	struct injection *in = bpf_sk_storage_get(&injections, sk, 0, 0);
+	const struct tcp_sock *tp;
+	u64 key;
+
+	if (!in || in->phase < INJECTION_START)
+		return;
+	tp = in->flags & INJECTION_LEFT ? 0 : bpf_skc_to_tcp_sock(sk);
+	if (tp && socket_nonblocking(tp))
+		return;
+	in->flags |= INJECTION_LEFT;
+	key = in->socket;
+	bpf_map_delete_elem(&sockets, &key);
+	bpf_sock_ops_cb_flags_set(ops,
+				  ops->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 }
 
 SEC("sockops")
@@ -252,6 +282,8 @@ int inject_socket(struct bpf_sock_ops *ops)
 		socket_connects(ops, sk);
 	else if (ops->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
 		socket_connected(ops, sk);
+	else if (ops->op == BPF_SOCK_OPS_HDR_OPT_LEN_CB)
+		socket_sends(ops, sk);
 	return 1;
 }
 

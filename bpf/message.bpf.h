@@ -37,14 +37,17 @@ struct head {
 	u32 seen;     /* HEAD_* */
 };
 
+enum named { NAME_EMPTY, NAME_BEGUN, NAME_OVER };
+
 struct head_scan {
 	struct sk_msg_md *msg;
 	u32 length; /* as in struct head, these four */
 	u32 line_end;
 	u32 end;
 	u32 seen;
-	u32 at;   /* looked at so far */
-	u32 line; /* where the current line begins */
+	u32 at;    /* looked at so far */
+	u32 line;  /* where the current line begins */
+	u32 named; /* a field's: enum named; of the request line: how many spaces it has */
 };
 
 /* `bytes` of the linear data at `pos`; NULL when it ends before. */
@@ -145,14 +148,9 @@ static __always_inline void head_field_trace(struct head_scan *h, u32 pos)
 
 static __always_inline void head_field(struct head_scan *h, u32 pos)
 {
-	const u8 *p = message_at(h->msg, pos, 1);
+	const u8 *p = message_at(h->msg, pos, 8);
 	u64 name;
 
-	if (!p || *p == ' ' || *p == '\t') { /* a field that goes on */
-		h->seen |= HEAD_ODD;
-		return;
-	}
-	p = message_at(h->msg, pos, sizeof(name));
 	if (!p)
 		return;
 	name = word_lower(p);
@@ -166,26 +164,32 @@ static __always_inline void head_field(struct head_scan *h, u32 pos)
 		h->seen |= HEAD_UPGRADE;
 }
 
+/* METHOD SP TARGET SP "HTTP/1.1" CR LF, in which nothing else is a space or a control character. */
+static __always_inline void head_request_line(struct head_scan *h, u32 end)
+{
+	const u8 *p = end < 16 ? 0 : message_at(h->msg, end - 12, 12);
+
+	h->line_end = end;
+	if (p && *p != ' ' && h->named == 2 &&
+	    *(const u64 *)(p + 1) == WORD_OF(' ', 'H', 'T', 'T', 'P', '/', '1', '.') &&
+	    p[9] == '1' && p[10] == '\r')
+		h->seen |= HEAD_HTTP11;
+}
+
 /* A line goes from h->line to h->at. 1: it is the head's last. */
 static __always_inline long head_line(struct head_scan *h)
 {
-	u32 line = h->line, end = h->at;
+	u32 line = h->line, end = h->at, named = h->named;
 	const u8 *p;
 
-	h->line = end;
 	if (!h->line_end) {
-		h->line_end = end;
-		p = end < 16 ? 0 : message_at(h->msg, end - 10, 10);
-		if (p && *(const u64 *)p == WORD_OF(' ', 'H', 'T', 'T', 'P', '/', '1', '.')) {
-			h->seen |= HEAD_ODD;
-			return 0;
-		}
-		p = end < 16 ? 0 : message_at(h->msg, end - 11, 11);
-		if (p && *(const u64 *)p == WORD_OF(' ', 'H', 'T', 'T', 'P', '/', '1', '.') &&
-		    p[8] == '1' && p[9] == '\r')
-			h->seen |= HEAD_HTTP11;
+		head_request_line(h, end);
+		h->line = end;
+		h->named = NAME_EMPTY;
 		return 0;
 	}
+	h->line = end;
+	h->named = NAME_EMPTY;
 	p = message_at(h->msg, end - 2, 2);
 	if (!p || *p != '\r')
 		h->seen |= HEAD_ODD;
@@ -194,8 +198,55 @@ static __always_inline long head_line(struct head_scan *h)
 		h->end = end;
 		return 1;
 	}
+	if (named != NAME_OVER)
+		h->seen |= HEAD_ODD;
 	head_field(h, line);
 	return 0;
+}
+
+#define BYTES(c) (0x0101010101010101ull * (c))
+
+/* The highest bit of each byte of `word` that is zero. */
+static __always_inline u64 zero_bytes(u64 word)
+{
+	return ~(((word & BYTES(0x7f)) + BYTES(0x7f)) | word | BYTES(0x7f));
+}
+
+/* All bytes below the lowest marked one; all there are when none is marked. */
+static __always_inline u64 bytes_below(u64 marks)
+{
+	return marks ? ((marks & -marks) >> 7) - 1 : ~0ull;
+}
+
+/* Eight bytes of a line, of which those in `of` belong to it (a line's end is not among them). */
+static __always_inline void head_word(struct head_scan *h, u64 word, u64 of)
+{
+	u64 spaces = zero_bytes(word ^ BYTES(' ')) & of, before = of, colons;
+	u64 odd = zero_bytes(word & BYTES(0xe0)) & ~zero_bytes(word ^ BYTES('\r'));
+
+	if (!h->line_end) {
+		h->named += (u32)((spaces >> 7) * BYTES(1) >> 56);
+	} else if (h->named != NAME_OVER) {
+		colons = zero_bytes(word ^ BYTES(':')) & of;
+		before = of & bytes_below(colons);
+		odd |= spaces;
+		if (!before && h->named == NAME_EMPTY)
+			h->seen |= HEAD_ODD; /* it begins with the colon or is empty */
+		h->named = colons ? NAME_OVER : NAME_BEGUN;
+	} else {
+		return;
+	}
+	if (odd & before)
+		h->seen |= HEAD_ODD;
+}
+
+static __always_inline void head_byte(struct head_scan *h, u8 c)
+{
+	if (!h->line_end || h->named == NAME_OVER)
+		return;
+	if ((c == ':' && h->named == NAME_EMPTY) || (c <= ' ' && c != '\r' && c != '\n'))
+		h->seen |= HEAD_ODD;
+	h->named = c == ':' ? NAME_OVER : NAME_BEGUN;
 }
 
 /* Goes on to the next line's end, eight bytes at a time. */
@@ -204,27 +255,31 @@ static long head_step(u32 index, void *context)
 	struct head_scan *h = context;
 	u32 at = h->at;
 	const u8 *p = message_at(h->msg, at, 8);
-	u64 word, found;
+	u64 word, ends;
+	u8 c;
 
 	if (at >= HEAD_MAX)
 		return 1;
 	if (p) {
-		word = *(const u64 *)p ^ 0x0a0a0a0a0a0a0a0aull;
-		found = (word - 0x0101010101010101ull) & ~word & 0x8080808080808080ull;
-		if (!found) {
+		word = *(const u64 *)p;
+		ends = zero_bytes(word ^ BYTES('\n'));
+		head_word(h, word, bytes_below(ends));
+		if (!ends) {
 			h->at = at + 8;
 			return 0;
 		}
-		/* The lowest one is certain; what is below its bit has as many bytes begin. */
-		found = (found - 1) & ~found & 0x0101010101010101ull;
-		h->at = at + (u32)(found * 0x0101010101010101ull >> 56);
+		/* As many bytes begin at or below the lowest mark as are to be passed. */
+		ends = (ends - 1) & ~ends & BYTES(1);
+		h->at = at + (u32)(ends * BYTES(1) >> 56);
 		return head_line(h);
 	}
 	p = message_at(h->msg, at, 1);
 	if (!p)
 		return 1;
+	c = *p;
+	head_byte(h, c);
 	h->at = at + 1;
-	return *p == '\n' ? head_line(h) : 0;
+	return c == '\n' ? head_line(h) : 0;
 }
 
 /*
@@ -234,7 +289,7 @@ static long head_step(u32 index, void *context)
 __noinline int message_head(struct sk_msg_md *msg, struct head *ret)
 {
 	struct head_scan h = { msg,          unknown_zero, unknown_zero, unknown_zero,
-			       unknown_zero, unknown_zero, unknown_zero };
+			       unknown_zero, unknown_zero, unknown_zero, unknown_zero };
 	u32 size = msg->size, upto = size < HEAD_MAX ? size : HEAD_MAX;
 	const u8 *p;
 
