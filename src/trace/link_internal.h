@@ -136,6 +136,12 @@ struct request {
 	bool hop_torn;      /* several may be */
 };
 
+/* What a request at the other end knows of its call. */
+struct link_name {
+	uint8_t trace_id[TRACE_ID_BYTES], span_id[SPAN_ID_BYTES], flags;
+	bool by_header; /* which may be of the call's maker */
+};
+
 struct call {
 	struct list node; /* of the linker, once it waits: by the time it ended; in a process with
 			     contexts of contexts.calls, until decided: by the time it began */
@@ -177,14 +183,18 @@ struct call {
 	struct link_trace trace;
 	bool has_parent;
 	uint8_t parent_span_id[SPAN_ID_BYTES];
+	bool identified;           /* the kernel side told its ids */
 	bool fixed;                /* others were told its trace: the flags are in trace.flags */
 	bool is_bound, in_context; /* the kernel side takes it to be made for the request */
 	uint8_t bound_to[SPAN_ID_BYTES];
+	bool is_named; /* the request at the other end says what its parent's ids are: */
+	struct link_name name;
 	uint64_t latest_start_ns; /* the request at the other end began then; 0: not joined */
 	struct join_end *join;    /* join.c */
 	/* link_proxy.c */
 	struct request *forwarded; /* whose traceparent it carries on, counted; NULL: none */
-	bool own_header;           /* its maker wrote this: */
+	bool head_read;
+	bool own_header; /* its maker wrote this: */
 	uint8_t own_trace_id[TRACE_ID_BYTES], own_span_id[SPAN_ID_BYTES];
 	struct list hop; /* of process.hops */
 	uint64_t hop_key, hop_order;

@@ -238,6 +238,8 @@ void link_call_target(struct linker *l, struct call *c, uint64_t key)
 
 	if (c->hop_key)
 		return;
+	c->head_read = true;
+	link_call_learn(l, c);
 	c->hop_order = ++l->hop_order;
 	c->hop_key = key;
 	if ((x && x->runtime) || !p->open)

@@ -65,6 +65,7 @@ static void hand_on_call(struct linker *l, struct call *c)
 
 	c->span = NULL;
 	memcpy(s->trace_id, c->trace.trace_id, sizeof(s->trace_id));
+	memcpy(s->span_id, c->trace.span_id, sizeof(s->span_id));
 	if (c->has_parent) {
 		memcpy(s->parent_span_id, c->parent_span_id, sizeof(s->parent_span_id));
 		s->has_parent = true;
@@ -289,8 +290,37 @@ void link_request_leave(struct linker *l, struct request *r, struct span *s)
 		finish(l, r);
 }
 
+/* The ids that the call has got in the kernel, when what told them was lost: the request at the
+ * other end has them too. */
+void link_call_learn(struct linker *l, struct call *c)
+{
+	const struct link_name *n = &c->name;
+
+	if (!c->is_named || c->identified || c->trace.settled)
+		return;
+	if (n->by_header && (c->own_header || !c->head_read))
+		return;
+	c->identified = c->fixed = true;
+	memcpy(c->trace.trace_id, n->trace_id, sizeof(c->trace.trace_id));
+	memcpy(c->trace.span_id, n->span_id, sizeof(c->trace.span_id));
+	link_trace_settle(l, &c->trace, n->flags);
+}
+
+static void name_call(struct linker *l, struct call *c, const struct request *r)
+{
+	if (!r->has_parent || !r->trace.settled)
+		return;
+	c->is_named = true;
+	c->name.by_header = r->remote;
+	c->name.flags = r->trace.flags;
+	memcpy(c->name.trace_id, r->trace.trace_id, sizeof(c->name.trace_id));
+	memcpy(c->name.span_id, r->parent_span_id, sizeof(c->name.span_id));
+	link_call_learn(l, c);
+}
+
 void link_join(struct linker *l, struct call *c, struct request *r)
 {
+	name_call(l, c, r);
 	if (!c->latest_start_ns || r->began_ns < c->latest_start_ns)
 		c->latest_start_ns = r->began_ns;
 	if (!link_request_waits(r) || c->dropped)
@@ -319,6 +349,7 @@ void link_call_ids(struct linker *l, struct call *c, const struct request_event 
 {
 	memcpy(c->trace.span_id, ev->span_id, SPAN_ID_BYTES);
 	memcpy(c->trace.trace_id, ev->trace_id, TRACE_ID_BYTES);
+	c->identified = true;
 	c->is_bound = ev->flags & REQUEST_EVENT_BOUND;
 	memcpy(c->bound_to, ev->parent_span_id, SPAN_ID_BYTES);
 	if (!(ev->flags & REQUEST_EVENT_FIXED))

@@ -33,6 +33,9 @@ void link_call_decided(struct linker *l, struct call *c, struct link_trace *from
 void link_call_made_for(struct linker *l, struct call *c, struct request *r);
 /* The span leaves, and the call is freed, if it is decided and nothing is waited for. */
 void link_call_hand_on(struct linker *l, struct call *c);
+/* Takes the ids that the request at its other end gives to the call, if it has none of the kernel
+ * side's and wrote no header of its own. */
+void link_call_learn(struct linker *l, struct call *c);
 /* No span comes of the call. */
 void link_call_void(struct linker *l, struct call *c);
 
