@@ -295,14 +295,4 @@ static __always_inline u32 stream_read(u32 copied_seq, u32 rcv_nxt, u64 sk_flags
 	return (sk_flags & (1 << SOCK_DONE)) && copied_seq == rcv_nxt ? copied_seq - 1 : copied_seq;
 }
 
-/* Receives that take nothing from the stream. */
-enum { MSG_NOT_OF_STREAM = MSG_OOB | MSG_PEEK | MSG_ERRQUEUE };
-
-/* A failed transfer that is no failure. */
-static __always_inline bool transfer_would_block(s32 result)
-{
-	return result == -ERRNO_EAGAIN || result == -ERRNO_EINTR || result == -ERRNO_EINPROGRESS ||
-	       result <= -ERRNO_RESTART_FIRST;
-}
-
 #endif

@@ -1,5 +1,5 @@
-/* How each system call that can move bytes through a socket names its buffers. Numbers: x86-64 ABI.
- */
+/* What both collectors know of system calls that move bytes through a socket: how each names its
+ * buffers (numbers: x86-64 ABI), what of it is of the stream. */
 #ifndef SPANLOOM_SYSCALLS_BPF_H
 #define SPANLOOM_SYSCALLS_BPF_H
 
@@ -50,6 +50,16 @@ static __always_inline void transfer_buffers(struct transfer *t, u32 nr, u64 arg
 	default: /* sendfile, splice, io_uring: nothing to read */
 		t->buffers = BUFFERS_NONE;
 	}
+}
+
+/* Receives that take nothing from the stream. */
+enum { MSG_NOT_OF_STREAM = MSG_OOB | MSG_PEEK | MSG_ERRQUEUE };
+
+/* A failed transfer that is no failure. */
+static __always_inline bool transfer_would_block(s32 result)
+{
+	return result == -ERRNO_EAGAIN || result == -ERRNO_EINTR || result == -ERRNO_EINPROGRESS ||
+	       result <= -ERRNO_RESTART_FIRST;
 }
 
 #endif

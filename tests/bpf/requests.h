@@ -18,6 +18,14 @@ enum { SCRIPT_STEP_MS = 4000 };
 
 #define SEEN_REQUEST ((enum seen_type)100) /* .other: index into requests_seen */
 
+#define TRACE "0af7651916cd43dd8448eb211c80319c"
+#define PARENT "b7ad6b7169203331"
+#define SAMPLED_VALUE "00-" TRACE "-" PARENT "-01"
+#define UNSAMPLED_VALUE "00-" TRACE "-" PARENT "-00"
+#define SAMPLED_HEAD "GET / HTTP/1.1\r\ntraceparent: " SAMPLED_VALUE "\r\n\r\n"
+#define UNSAMPLED_HEAD "GET / HTTP/1.1\r\ntraceparent: " UNSAMPLED_VALUE "\r\n\r\n"
+#define PLAIN_HEAD "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
 static struct request_event requests_seen[REQUESTS_MAX];
 static uint32_t request_count;
 
@@ -237,6 +245,57 @@ static inline uint32_t script_run_as(struct watch *w, enum family family, bool n
 static inline uint32_t script_run(struct watch *w)
 {
 	return script_run_as(w, TCP4, false, 0, 0);
+}
+
+/* --- what they say ------------------------------------------------------------------------------
+ */
+
+static inline bool is_root(const struct request_event *r)
+{
+	static const uint8_t none[8] = { 0 };
+
+	return r && !(r->flags & (REQUEST_EVENT_REMOTE | REQUEST_EVENT_JOINED)) &&
+	       memcmp(r->parent_span_id, none, sizeof(none)) == 0;
+}
+
+static inline size_t requests_of(const struct watch *w, uint32_t pid)
+{
+	return watch_count(w, SEEN_REQUEST, pid);
+}
+
+static inline uint64_t bytes_of(const struct watch *w, uint32_t pid, enum io_dir dir)
+{
+	const struct seen *s;
+	uint64_t sum = 0;
+	size_t at = 0;
+
+	while ((s = watch_next(w, SEEN_IO, pid, &at)))
+		sum += s->io.dir == dir && !(s->io.flags & IO_LOST) ? s->io.length : 0;
+	return sum;
+}
+
+/* Each request stands in front of the transfer that completes its head. */
+static inline void check_places(const struct watch *w, uint32_t pid)
+{
+	const struct request_event *due = NULL;
+	size_t i;
+
+	for (i = 0; i < w->count; i++) {
+		const struct seen *s = &w->seen[i];
+
+		if (s->pid != pid)
+			continue;
+		if (s->type == SEEN_REQUEST) {
+			CHECK(!due);
+			due = request_of(s);
+		} else if (s->type == SEEN_IO && due) {
+			CHECK(s->io.dir == IO_RECV && s->conn_id == due->conn_id);
+			CHECK(s->io.data && memcmp(s->io.data + s->io.captured - 1, "\n", 1) == 0);
+			CHECK((int32_t)(s->io.tcp_seq - due->tcp_seq) >= 0);
+			due = NULL;
+		}
+	}
+	CHECK(!due);
 }
 
 #endif

@@ -1,18 +1,9 @@
 /*
- * Requests as the kernel side recognises them: the ids that come with a head, however it is cut;
- * what begins a request and what doesn't; the sampler's decision; and that of what is not sampled
- * nothing is reported while the streams that are stay whole.
+ * Requests as the kernel side recognises them: the ids that come with a head, however it is cut,
+ * and what begins a request and what doesn't.
  */
 #include "requests.h"
 #include "trace/trace_context.h"
-
-#define TRACE "0af7651916cd43dd8448eb211c80319c"
-#define PARENT "b7ad6b7169203331"
-#define SAMPLED_VALUE "00-" TRACE "-" PARENT "-01"
-#define UNSAMPLED_VALUE "00-" TRACE "-" PARENT "-00"
-#define SAMPLED_HEAD "GET / HTTP/1.1\r\ntraceparent: " SAMPLED_VALUE "\r\n\r\n"
-#define UNSAMPLED_HEAD "GET / HTTP/1.1\r\ntraceparent: " UNSAMPLED_VALUE "\r\n\r\n"
-#define PLAIN_HEAD "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 static const uint8_t trace_bytes[16] = { 0x0a, 0xf7, 0x65, 0x19, 0x16, 0xcd, 0x43, 0xdd,
 					 0x84, 0x48, 0xeb, 0x21, 0x1c, 0x80, 0x31, 0x9c };
@@ -23,14 +14,6 @@ static bool is_remote(const struct request_event *r)
 	return r && (r->flags & REQUEST_EVENT_REMOTE) && (r->flags & REQUEST_EVENT_FIXED) &&
 	       memcmp(r->trace_id, trace_bytes, sizeof(trace_bytes)) == 0 &&
 	       memcmp(r->parent_span_id, parent_bytes, sizeof(parent_bytes)) == 0;
-}
-
-static bool is_root(const struct request_event *r)
-{
-	static const uint8_t none[8] = { 0 };
-
-	return r && !(r->flags & (REQUEST_EVENT_REMOTE | REQUEST_EVENT_JOINED)) &&
-	       memcmp(r->parent_span_id, none, sizeof(none)) == 0;
 }
 
 /* Request number `i` of the process, or NULL. */
@@ -45,47 +28,7 @@ static const struct request_event *nth(const struct watch *w, uint32_t pid, size
 	return request_of(s);
 }
 
-static size_t requests_of(const struct watch *w, uint32_t pid)
-{
-	return watch_count(w, SEEN_REQUEST, pid);
-}
-
-static uint64_t bytes_of(const struct watch *w, uint32_t pid, enum io_dir dir)
-{
-	const struct seen *s;
-	uint64_t sum = 0;
-	size_t at = 0;
-
-	while ((s = watch_next(w, SEEN_IO, pid, &at)))
-		sum += s->io.dir == dir && !(s->io.flags & IO_LOST) ? s->io.length : 0;
-	return sum;
-}
-
 /* --- heads ------------------------------------------------------------------------------------ */
-
-/* Each request stands in front of the transfer that completes its head. */
-static void check_places(const struct watch *w, uint32_t pid)
-{
-	const struct request_event *due = NULL;
-	size_t i;
-
-	for (i = 0; i < w->count; i++) {
-		const struct seen *s = &w->seen[i];
-
-		if (s->pid != pid)
-			continue;
-		if (s->type == SEEN_REQUEST) {
-			CHECK(!due);
-			due = request_of(s);
-		} else if (s->type == SEEN_IO && due) {
-			CHECK(s->io.dir == IO_RECV && s->conn_id == due->conn_id);
-			CHECK(s->io.data && memcmp(s->io.data + s->io.captured - 1, "\n", 1) == 0);
-			CHECK((int32_t)(s->io.tcp_seq - due->tcp_seq) >= 0);
-			due = NULL;
-		}
-	}
-	CHECK(!due);
-}
 
 static void check_splits(struct watch *w, enum family family)
 {
@@ -286,87 +229,70 @@ static const struct {
 	const char *name;
 	const char *steps[12]; /* "<": the server reads what follows; ">": it sends that */
 	size_t requests;       /* that are claimed */
-	bool doubt;
 } flows[] = {
 	{ "keep-alive",
 	  { "<" PLAIN_HEAD, ">HTTP/1.1 200 OK\r\n\r\n", "<" PLAIN_HEAD, ">HTTP/1.0 404 No\r\n\r\n",
 	    "<" PLAIN_HEAD },
-	  3,
-	  false },
+	  3 },
 	{ "an answer in pieces",
 	  { "<" PLAIN_HEAD, ">HTTP/1.1 200 OK\r\n", ">\r\n", ">body", "<" PLAIN_HEAD },
-	  2,
-	  false },
+	  2 },
 	{ "a body that looks like a request",
 	  { "<POST / HTTP/1.1\r\nContent-Length: 54\r\n\r\n", "<" PLAIN_HEAD, "<" PLAIN_HEAD,
 	    ">HTTP/1.1 200 OK\r\n\r\n", "<" PLAIN_HEAD },
-	  2,
-	  false },
+	  2 },
 	{ "a body behind the answer",
 	  { "<POST / HTTP/1.1\r\nContent-Length: 27\r\n\r\n", ">HTTP/1.1 400 No\r\n\r\n",
 	    "<" PLAIN_HEAD, "<" PLAIN_HEAD },
-	  2,
-	  false },
+	  2 },
 	{ "chunks that look like requests",
 	  { "<POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", "<" PLAIN_HEAD, "<0\r\n\r\n",
 	    ">HTTP/1.1 200 OK\r\n\r\n", "<" PLAIN_HEAD },
-	  2,
-	  false },
+	  2 },
 	{ "two in one read",
 	  { "<" PLAIN_HEAD PLAIN_HEAD, ">HTTP/1.1 200 OK\r\n\r\n", "<" PLAIN_HEAD },
-	  0,
-	  true },
+	  0 },
 	{ "the second before the answer",
 	  { "<" PLAIN_HEAD, "<" PLAIN_HEAD, ">HTTP/1.1 200 OK\r\n\r\n", ">HTTP/1.1 200 OK\r\n\r\n",
 	    "<" PLAIN_HEAD },
-	  1,
-	  true },
+	  1 },
 	{ "the second before the answer's end",
 	  { "<" PLAIN_HEAD, ">HTTP/1.1 200 OK\r\n\r\n", "<" PLAIN_HEAD, ">rest of it",
 	    ">HTTP/1.1 200 OK\r\n\r\n", "<" PLAIN_HEAD },
-	  2,
-	  true },
+	  2 },
 	{ "100 Continue",
 	  { "<PUT / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n",
 	    ">HTTP/1.1 100 Continue\r\n\r\n", "<GET ", ">HTTP/1.1 200 OK\r\n\r\n", "<" PLAIN_HEAD },
-	  2,
-	  false },
+	  2 },
 	{ "early hints",
 	  { "<" PLAIN_HEAD, ">HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n",
 	    ">HTTP/1.1 200 OK\r\n\r\n", "<" PLAIN_HEAD },
-	  2,
-	  false },
+	  2 },
 	{ "upgrade",
 	  { "<GET /ws HTTP/1.1\r\nUpgrade: websocket\r\n\r\n",
 	    ">HTTP/1.1 101 Switching Protocols\r\n\r\n", "<" PLAIN_HEAD, ">x", "<" PLAIN_HEAD },
-	  1,
-	  false },
+	  1 },
 	{ "CONNECT",
 	  { "<CONNECT a:1 HTTP/1.1\r\n\r\n", ">HTTP/1.1 200 OK\r\n\r\n", "<" PLAIN_HEAD },
-	  0,
-	  false },
-	{ "another protocol", { "<PING\r\n", ">+PONG\r\n", "<" PLAIN_HEAD }, 0, false },
-	{ "nearly HTTP", { "<GET /\r\n\r\n", ">x", "<" PLAIN_HEAD }, 1, false },
-	{ "nearly a method", { "<GETS / HTTP/1.1\r\n\r\n", ">x", "<" PLAIN_HEAD }, 0, false },
+	  0 },
+	{ "another protocol", { "<PING\r\n", ">+PONG\r\n", "<" PLAIN_HEAD }, 0 },
+	{ "nearly HTTP", { "<GET /\r\n\r\n", ">x", "<" PLAIN_HEAD }, 1 },
+	{ "nearly a method", { "<GETS / HTTP/1.1\r\n\r\n", ">x", "<" PLAIN_HEAD }, 0 },
 	{ "an unknown method later",
 	  { "<" PLAIN_HEAD, ">HTTP/1.1 200 OK\r\n\r\n", "<MOVE / HTTP/1.1\r\n\r\n",
 	    ">HTTP/1.1 200 OK\r\n\r\n", "<" PLAIN_HEAD },
-	  2,
-	  false },
+	  2 },
 	{ "answered before the head was complete",
 	  { "<GET / HTTP/1.1\r\nHo", ">HTTP/1.1 408 Late\r\n\r\n", "<" PLAIN_HEAD },
-	  0,
-	  false },
+	  0 },
 	{ "lengths that disagree",
 	  { "<POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "<" PLAIN_HEAD,
 	    ">HTTP/1.1 400 No\r\n\r\n", "<" PLAIN_HEAD },
-	  2,
-	  false },
+	  2 },
 	{ "no length",
 	  { "<POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n", "<" PLAIN_HEAD,
 	    ">HTTP/1.1 400 No\r\n\r\n", "<" PLAIN_HEAD },
-	  2,
-	  false },
+	  2 },
 };
 
 static void check_flows(struct watch *w, enum family family)
@@ -415,216 +341,23 @@ static void check_ids(struct watch *w)
 	CHECK(!same);
 }
 
-/* --- sampling ------------------------------------------------------------------------------------
+/*
+ * A trace that begins here is settled where no traced process of this host can have made the call;
+ * where one may have, and tells of it later, it isn't. (The last scene: this process is traced.)
  */
-
-static void check_ratio(enum probe_collector collector)
+static void check_callers(struct watch *w)
 {
-	enum { N = 200 };
-	static const double ratios[] = { 0, 0.01, 0.5, 1 };
-	size_t r;
-
-	for (r = 0; r < COUNT(ratios); r++) {
-		const struct sampler sampler = { SAMPLER_TRACE_ID_RATIO, true, ratios[r] };
-		uint32_t pid, i, kept = 0;
-		struct watch w;
-
-		requests_open(&w, collector,
-			      (struct probe_options){ .sampler_root = SAMPLER_TRACE_ID_RATIO,
-						      .sampler_parent_based = true,
-						      .sampler_ratio = ratios[r],
-						      .report_unsampled = true });
-		script_begin();
-		check_scene = "ratio";
-		for (i = 0; i < N; i++) {
-			script_pass(i % 4 == 1   ? SAMPLED_HEAD
-				    : i % 4 == 2 ? UNSAMPLED_HEAD
-						 : PLAIN_HEAD);
-			script_answer();
-		}
-		pid = script_run(&w);
-		CHECK(requests_of(&w, pid) == N);
-		for (i = 0; i < N; i++) {
-			const struct request_event *e = &requests_seen[i];
-			uint8_t parent = e->trace_flags;
-			bool keeps =
-				sampler_decide(&sampler, e->trace_id,
-					       e->flags & REQUEST_EVENT_REMOTE ? &parent : NULL);
-
-			CHECK(!(e->flags & REQUEST_EVENT_SAMPLED) == !keeps);
-			CHECK((e->trace_flags & 1) == keeps);
-			CHECK(e->flags & (REQUEST_EVENT_FIXED | REQUEST_EVENT_JOINED) ||
-			      is_root(e));
-			kept += is_root(e) && keeps;
-		}
-		/* Half of them are roots. */
-		CHECK_SAY(kept + 20 >= N / 2 * ratios[r] && kept <= N / 2 * ratios[r] + 20,
-			  "%u of %u at %g", kept, N / 2, ratios[r]);
-		watch_close(&w);
-	}
-}
-
-static void check_root_limit(enum probe_collector collector)
-{
-	enum { N = 40, LIMIT = 5 };
-	uint32_t pid, i, kept = 0, seconds;
-	uint64_t begin;
-	struct watch w;
-
-	requests_open(&w, collector,
-		      (struct probe_options){ .sampler_root = SAMPLER_ALWAYS_ON,
-					      .root_limit = LIMIT,
-					      .report_unsampled = true });
-	script_begin();
-	check_scene = "limit of roots";
-	for (i = 0; i < N; i++) {
-		script_pass(i == 7 ? SAMPLED_HEAD : PLAIN_HEAD);
-		script_answer();
-	}
-	begin = now_ns();
-	pid = script_run_as(&w, TCP4, false, 0, 7);
-	seconds = (uint32_t)(now_ns() / 1000000000u - begin / 1000000000u) + 1;
-	for (i = 0; i < N; i++)
-		kept += is_root(&requests_seen[i]) &&
-			(requests_seen[i].flags & REQUEST_EVENT_SAMPLED);
-	CHECK(requests_of(&w, pid) == N && (requests_seen[7].flags & REQUEST_EVENT_SAMPLED));
-	CHECK_SAY(kept >= LIMIT && kept <= LIMIT * seconds, "%u kept in %u seconds", kept, seconds);
-	CHECK(w.stats.drops[DROP_ROOT_LIMIT] == N - 1 - kept);
-	watch_close(&w);
-}
-
-/* --- what is not sampled
- * --------------------------------------------------------------------------- */
-
-static size_t lost_of(const struct watch *w, uint32_t pid)
-{
-	const struct seen *s;
-	size_t at = 0, n = 0;
-
-	while ((s = watch_next(w, SEEN_IO, pid, &at)))
-		n += (s->io.flags & IO_LOST) != 0;
-	return n;
-}
-
-static const char answer_text[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-
-static void check_muted(enum probe_collector collector)
-{
-	static const char body[] =
-		"POST / HTTP/1.1\r\nContent-Length: 5\r\ntraceparent: " UNSAMPLED_VALUE "\r\n\r\n";
-	const struct seen *open;
-	struct watch w;
-	uint32_t pid;
-
-	requests_open(&w, collector,
-		      (struct probe_options){ .sampler_root = SAMPLER_ALWAYS_ON,
-					      .sampler_parent_based = true });
-	script_begin();
-	check_scene = "muted";
-	script_pass(UNSAMPLED_HEAD);
-	script_answer();
-	script_pass(body);
-	script_pass("12345");
-	script_answer_on(0, "HTTP/1.1 100 Continue\r\n\r\n");
-	script_answer();
-	script_pass(SAMPLED_HEAD);
-	script_answer();
-	script_pass(UNSAMPLED_HEAD);
-	script_answer();
-	script_pass(SAMPLED_HEAD);
-	script_answer();
-	/* never reported, so never announced */
-	script_bytes_pass(1, UNSAMPLED_HEAD, sizeof(UNSAMPLED_HEAD) - 1);
-	script_answer_on(1, answer_text);
-	pid = script_run_as(&w, TCP4, false, PROBE_TRUST_THREADS, 0);
-	open = watch_first(&w, SEEN_OPEN, pid);
-	CHECK(requests_of(&w, pid) == 2 && watch_count(&w, SEEN_OPEN, pid) == 1);
-	CHECK(open && (open->conn.flags & CONN_FRESH) && (open->conn.flags & CONN_PASSIVE));
-	CHECK(lost_of(&w, pid) == 0);
-	CHECK(bytes_of(&w, pid, IO_RECV) == 2 * (sizeof(SAMPLED_HEAD) - 1));
-	CHECK(bytes_of(&w, pid, IO_SEND) == 2 * (sizeof(answer_text) - 1));
-	CHECK_SAY(w.stats.drops[DROP_UNSAMPLED] == 4, "%llu unsampled",
-		  (unsigned long long)w.stats.drops[DROP_UNSAMPLED]);
-	check_places(&w, pid);
-
-	/* Whose bindings nobody vouches for is reported whole. */
-	pid = script_run_as(&w, TCP4, false, 0, 0);
-	CHECK(requests_of(&w, pid) == 6 && bytes_of(&w, pid, IO_SEND) > 5 * sizeof(answer_text));
-	CHECK(!w.stats.drops[DROP_UNSAMPLED]);
-
-	/* A head of which pieces are with the agent already is reported whole. */
-	script_begin();
-	script_pass("GET / HTTP/1.1\r\ntraceparent: ");
-	script_pass(UNSAMPLED_VALUE "\r\n\r\n");
-	script_answer();
-	script_pass(UNSAMPLED_HEAD);
-	script_answer();
-	script_pass("G");
-	script_pass(SAMPLED_HEAD + 1);
-	script_answer();
-	pid = script_run_as(&w, TCP4, true, PROBE_TRUST_CONTEXTS, 0);
-	check_scene = "muted, in pieces";
-	CHECK(requests_of(&w, pid) == 2 && w.stats.drops[DROP_UNSAMPLED] == 1);
-	CHECK(!(requests_seen[0].flags & REQUEST_EVENT_SAMPLED) && lost_of(&w, pid) == 0);
-	CHECK(bytes_of(&w, pid, IO_SEND) == 2 * (sizeof(answer_text) - 1));
-
-	/* What can't be followed is told of again, and that something is missing. */
-	script_begin();
-	script_pass(SAMPLED_HEAD);
-	script_answer();
-	script_pass(UNSAMPLED_HEAD);
-	script_pass(SAMPLED_HEAD);
-	script_answer();
-	script_answer();
-	pid = script_run_as(&w, TCP4, false, PROBE_TRUST_THREADS, 0);
-	check_scene = "muted, then pipelined";
-	CHECK(requests_of(&w, pid) == 1 && lost_of(&w, pid) == 1);
-	CHECK(bytes_of(&w, pid, IO_RECV) == 2 * (sizeof(SAMPLED_HEAD) - 1));
-	CHECK(bytes_of(&w, pid, IO_SEND) == 3 * (sizeof(answer_text) - 1));
-	watch_close(&w);
-}
-
-/* --- whom nothing is asked of
- * ---------------------------------------------------------------------- */
-
-static int silent_fork(void *arg)
-{
-	pid_t pid = fork();
-	int status;
-
-	(void)arg;
-	if (!pid)
-		_exit(script_side(true));
-	return waitpid(pid, &status, 0) == pid ? status : 1;
-}
-
-/* Nothing of a process that reports its own spans, nor of its children. */
-static void check_silent(struct watch *w)
-{
-	struct address a = address_make(TCP4, 0);
-	struct child c;
 	uint32_t pid;
 
 	script_begin();
-	check_scene = "silent";
-	script_pass(SAMPLED_HEAD);
+	check_scene = "callers";
+	script_pass(PLAIN_HEAD);
 	script_answer();
-	pid = script_run_as(w, TCP4, false, PROBE_SILENT, 0);
-	CHECK(!requests_of(w, pid) && !watch_count(w, SEEN_IO, pid) &&
-	      !watch_count(w, SEEN_OPEN, pid));
-	CHECK(watch_count(w, SEEN_EXIT, pid) == 1);
-	watch_reset(w);
-	atomic_store(&script->turn, 0);
-	CHECK(socket_pair(&a, script->client) == 0);
-	script->server[0] = script->client[1];
-	c = child_make(silent_fork, NULL);
-	CHECK(probe_trace(w->probe, (uint32_t)c.pid) == 0);
-	CHECK(probe_set_flags(w->probe, (uint32_t)c.pid, PROBE_SILENT) == 0);
-	child_go(&c);
-	CHECK(script_side(false) == 0 && child_end(w, &c) == 0);
-	CHECK(watch_count(w, SEEN_FORK, 0) == 1 && !watch_count(w, SEEN_IO, 0));
-	close(script->client[0]);
-	close(script->server[0]);
+	pid = script_run_as(w, UNIX_STREAM, false, 0, 0);
+	CHECK(requests_of(w, pid) == 1 && (requests_seen[0].flags & REQUEST_EVENT_FIXED));
+	CHECK(probe_trace(w->probe, (uint32_t)getpid()) == 0);
+	pid = script_run_as(w, UNIX_STREAM, false, 0, 0);
+	CHECK(requests_of(w, pid) == 1 && !(nth(w, pid, 0)->flags & REQUEST_EVENT_FIXED));
 }
 
 int main(void)
@@ -646,11 +379,8 @@ int main(void)
 		check_flows(&w, TCP4);
 		check_flows(&w, TCP6);
 		check_ids(&w);
-		check_silent(&w);
+		check_callers(&w);
 		watch_close(&w);
-		check_ratio(collectors[i]);
-		check_root_limit(collectors[i]);
-		check_muted(collectors[i]);
 	}
 	return check_result();
 }
