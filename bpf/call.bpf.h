@@ -8,57 +8,12 @@
 #ifndef SPANLOOM_CALL_BPF_H
 #define SPANLOOM_CALL_BPF_H
 
+#include "joined.bpf.h"
 #include "owner.bpf.h"
 #include "sample.bpf.h"
-
-/* An entry is looked for when the request is read at the other end; until then it may wait in
- * queues. Its key is 64 bits of two counters that begin at random: only age makes it stale. */
-enum { CALLS_MAX = 8192 };
-#define CALL_AGE_NS 60000000000ull
-
-/* The first byte's sequence number, and the other direction's counter: the same at both ends. */
-struct call_key {
-	u32 seq;
-	u32 peer_seq;
-};
-
-struct call_sent {
-	struct trace_ids ids; /* span_id: the call's */
-	u64 ts_ns;
-};
-
-/* What the request at the other end is joined to; the oldest go when there are too many. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, CALLS_MAX);
-	__type(key, struct call_key);
-	__type(value, struct call_sent);
-} calls SEC(".maps") __weak;
+#include "words.bpf.h"
 
 static __noinline int conn_announce(struct conn_state *c, const struct transfer *t);
-
-/*
- * The call at the other end of a request whose first byte has sequence number `seq` while
- * `peer_seq` of the answers were sent: true when a traced process of this host has made it.
- */
-static __always_inline bool call_joined(u32 seq, u32 peer_seq, struct trace_ids *ret)
-{
-	struct call_key key = { seq, peer_seq };
-	const struct call_sent *sent;
-
-	if (!seq && !peer_seq)
-		return false;
-	sent = bpf_map_lookup_elem(&calls, &key);
-	if (!sent || bpf_ktime_get_ns() - sent->ts_ns > CALL_AGE_NS)
-		return false;
-	*ret = sent->ids;
-	return true;
-}
-
-/* Eight bytes as they lie in memory (little endian). */
-#define WORD_OF(a, b, c, d, e, f, g, h)                                                \
-	((u64)(a) | (u64)(b) << 8 | (u64)(c) << 16 | (u64)(d) << 24 | (u64)(e) << 32 | \
-	 (u64)(f) << 40 | (u64)(g) << 48 | (u64)(h) << 56)
 
 /* Whether bytes that begin with `word` may begin an HTTP/1 request: a method of RFC 9110 or 5789
  * and a space. CONNECT makes a tunnel, so it is none here. */
@@ -151,15 +106,6 @@ static __always_inline void call_trace(struct call_state *call, const struct cal
 		call->flags |= REQUEST_FIXED;
 	if (call->ids.flags & IDS_SAMPLED)
 		call->flags |= REQUEST_SAMPLED;
-}
-
-static __always_inline void call_tell_other_end(const struct call_state *call)
-{
-	struct call_key key = { call->seq, call->peer_seq };
-	struct call_sent sent = { .ids = call->ids, .ts_ns = call->start_ns };
-
-	if ((key.seq || key.peer_seq) && bpf_map_update_elem(&calls, &key, &sent, BPF_ANY))
-		count_drop(DROP_REQUEST_TABLE_FULL);
 }
 
 /* Bytes that ask for something begin to be sent: ids, the entry for the other end, and whether any

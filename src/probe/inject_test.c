@@ -137,9 +137,10 @@ static bool received_is(struct scenes *s, const void *bytes, size_t len)
 static bool request_arrives(struct scenes *s, const char *head, const void *body, size_t body_len,
 			    bool injected)
 {
-	struct iovec parts[2] = { { (void *)(uintptr_t)head, strlen(head) },
+	size_t line = (size_t)(strchr(head, '\n') - head) + 1, head_len = strlen(head);
+	struct iovec parts[2] = { { (void *)(uintptr_t)head, head_len },
 				  { (void *)(uintptr_t)body, body_len } };
-	size_t line = (size_t)(strchr(head, '\n') - head) + 1, len = strlen(head) + body_len;
+	size_t len = head_len + body_len;
 	size_t added = injected ? sizeof(HEADER) - 1 : 0;
 	uint8_t *expected = malloc(len + added);
 	bool fine;
@@ -148,8 +149,8 @@ static bool request_arrives(struct scenes *s, const char *head, const void *body
 		return false;
 	memcpy(expected, head, line);
 	memcpy(expected + line, HEADER, added);
-	memcpy(expected + line + added, head + line, strlen(head) - line);
-	memcpy(expected + added + strlen(head), body, body_len);
+	memcpy(expected + line + added, head + line, head_len - line);
+	memcpy(expected + added + head_len, body, body_len);
 	fine = writev(s->pair.client, parts, 2) == (ssize_t)len &&
 	       received_is(s, expected, len + added);
 	free(expected);
@@ -214,7 +215,7 @@ static const char *scene_receive(struct scenes *s)
 	if (recv(s->pair.client, s->received, 400, MSG_PEEK) != 400 ||
 	    recv(s->pair.client, s->received, 400, 0) != 400 ||
 	    recv(s->pair.client, s->received + 400, 1000, 0) != 600 ||
-	    memcmp(s->sent, s->received, 1000))
+	    memcmp(s->sent, s->received, 1000) != 0)
 		return "changes what is received";
 	if (shutdown(s->pair.server, SHUT_WR))
 		return NULL;

@@ -105,9 +105,7 @@ static ssize_t send_some(struct client *c, const uint8_t *bytes, size_t len)
 		c->at = (at + (off_t)len) % FILE_BYTES;
 		return sendfile(c->fd, c->file, &at, len);
 	case 4:
-		if (!c->traits.whole)
-			return send(c->fd, bytes, len, MSG_MORE);
-		/* fall through */
+		return send(c->fd, bytes, len, c->traits.whole ? 0 : MSG_MORE);
 	default:
 		return send(c->fd, bytes, len, 0);
 	}
