@@ -30,7 +30,7 @@ static const struct {
 	{ "exit_readv", 68000 },       { "exit_preadv2", 68000 },     { "exit_recvfrom", 102000 },
 	{ "exit_recvmsg", 102000 },    { "exit_write", 126000 },      { "exit_writev", 126000 },
 	{ "exit_pwritev2", 126000 },   { "exit_sendto", 124000 },     { "exit_sendmsg", 124000 },
-	{ "exit_sendfile64", 72000 },  { "exit_recvmmsg", 140000 },   { "exit_sendmmsg", 145000 },
+	{ "exit_sendfile64", 113000 }, { "exit_recvmmsg", 140000 },   { "exit_sendmmsg", 145000 },
 	{ "exit_connect", 1600 },      { "route_ipv4", 900 },         { "route_ipv6", 900 },
 	{ "context_copied", 54000 },   { "context_returne", 54000 },  { "item_submitted", 54000 },
 	{ "call_sending", 3000 },      { "inject_header", 40000 },    { "inject_socket", 500 },
