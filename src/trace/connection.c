@@ -326,5 +326,6 @@ void connection_feed(struct connection *c, const struct io_event *ev)
 					      ev->tid);
 	}
 	connection_forget_ids(c, ev);
+	c->moved[ev->dir] += ev->error ? 0 : ev->length;
 	c->event = NULL;
 }

@@ -36,6 +36,7 @@ struct exchange {
 	uint64_t number;        /* counts the exchanges of its connection */
 	bool has_seq;           /* TCP: */
 	uint32_t seq, peer_seq; /* of its first byte, as in struct io_event */
+	bool first;             /* nothing was seen of its connection before */
 	bool identified;        /* the kernel side gave its ids */
 	bool head_read;
 	bool exports;            /* it brings spans of its process to a collector */
@@ -60,6 +61,7 @@ struct connection {
 	uint64_t last_number;
 	uint64_t answer_number; /* of the first exchange when the transfer began that is fed */
 	const struct io_event *event; /* the event being fed, NULL outside */
+	uint64_t moved[2];            /* bytes, by enum io_dir, before it */
 	size_t rest; /* bytes from where a step is to the end of what was captured of it */
 	bool has_next;
 	struct request_event next; /* ids for a request that has not begun */

@@ -161,7 +161,6 @@ void join_conn_open(struct join *j, struct join_conn *k, const struct conn_info 
 
 	list_init(&k->ends);
 	k->is_open = true;
-	k->fresh = info->flags & CONN_FRESH;
 	k->is_unix = info->family == CONN_UNIX;
 	if (!k->is_unix || !info->socket || !info->peer_socket)
 		return;
@@ -179,7 +178,6 @@ void join_conn_open(struct join *j, struct join_conn *k, const struct conn_info 
 		return;
 	part(other);
 	pair(k, other);
-	k->counted = other->counted = k->fresh && other->fresh;
 }
 
 void join_conn_close(struct join *j, struct join_conn *k)
@@ -202,11 +200,11 @@ void join_conn_close(struct join *j, struct join_conn *k)
 
 void join_conn_lost(struct join_conn *k)
 {
-	k->counted = k->fresh = false;
+	k->counted = false;
 	if (!k->pair)
 		return;
 	if (k->is_unix)
-		k->pair->counted = k->pair->fresh = false;
+		k->pair->counted = false;
 	else
 		part(k);
 }
@@ -221,6 +219,10 @@ static void match(struct join *j, struct join_end *call, struct join_end *reques
 
 	if (a && b && a != b && !a->is_unix && !a->pair && !b->pair)
 		pair(a, b);
+	if (a && a->is_unix) {
+		a->counted = true;
+		a->ahead = request->at.number - call->at.number;
+	}
 	end_free(j, call);
 	end_free(j, request);
 	link_join(j->linker, c, r);
@@ -231,10 +233,12 @@ static void match(struct join *j, struct join_end *call, struct join_end *reques
 static bool agree(const struct join_end *call, const struct join_end *request,
 		  const struct join_conn *client)
 {
+	bool next = client->counted ? request->at.number == call->at.number + client->ahead
+				    : call->at.first && request->at.first;
+
 	/* Of a unix socket that is gone nobody may have told yet, and its name is another's. */
 	if (client->is_unix)
-		return client->counted && call->at.alone &&
-		       request->at.number == call->at.number + client->ahead &&
+		return next && call->at.alone && call->at.key == request->at.key &&
 		       request->request->began_ns + LINK_JOIN_NS > call->call->began_ns;
 	return call->at.has_seq && request->at.has_seq && call->at.seq == request->at.seq;
 }
@@ -300,7 +304,6 @@ void join_call(struct join *j, struct join_conn *k, struct call *c, const struct
 	struct join_end *e = end_new(j, k, c, NULL, at), *other;
 	uint32_t count;
 
-	k->last_number = at->number;
 	if (!at->alone && k->is_unix)
 		k->counted = false;
 	other = e ? find(j, e, &count) : NULL;
@@ -318,7 +321,6 @@ void join_request(struct join *j, struct join_conn *k, struct request *r,
 	struct join_end *e = end_new(j, k, NULL, r, at), *other;
 	uint32_t count;
 
-	k->last_number = at->number;
 	other = e ? find(j, e, &count) : NULL;
 	if (other && count == 1)
 		match(j, other, e);

@@ -4,7 +4,8 @@
  * too when nothing was left unread: both together are found nowhere else. Once one pair of ends
  * matched, their connections belong together, and the number alone tells (pipelined requests, whose
  * counters differ). Unix sockets name their two ends to each other; there exchanges are counted,
- * from the first one or from a moment when nothing is in flight, and lost bytes end that.
+ * from the first bytes that were seen of both ends or from a moment when nothing is in flight, and
+ * lost bytes end that; method and target have to be the same as well.
  *
  * Either end may come first. A request is joined to one call at most; where several may be, to
  * none.
@@ -24,9 +25,9 @@ enum { JOIN_ENDS_MAX = 32768 };
 struct join_conn {
 	struct list ends;       /* those that have not found their other end */
 	struct join_conn *pair; /* the connection's other end; NULL: not known */
-	bool is_open, is_unix, fresh;
+	bool is_open, is_unix;
 	uint64_t socket, peer_socket;
-	uint64_t last_number; /* of its exchanges */
+	uint64_t last_number; /* of its exchanges; kept by the owner */
 	bool counted;         /* a client's, unix: request = call + ahead */
 	uint64_t ahead;
 };
@@ -37,6 +38,8 @@ struct join_point {
 	uint32_t seq, peer_seq; /* TCP: of its first byte */
 	uint64_t number;        /* counts the exchanges of its connection, from 1 */
 	bool alone;             /* no other one is in flight there */
+	bool first;             /* nothing was seen of the connection before */
+	uint64_t key;           /* of method and target; unix */
 };
 
 struct join {

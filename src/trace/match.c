@@ -136,8 +136,8 @@ void exchange_set_route(struct exchange *ex, const struct runtime_route *route)
 	}
 }
 
-/* Looks for the other end. */
-static void join(struct exchange *ex)
+/* Looks for the other end; `key` of method and target, once they are known. */
+static void join(struct exchange *ex, uint64_t key)
 {
 	struct connection *c = ex->conn;
 	struct tracer *t = c->tracer;
@@ -147,9 +147,13 @@ static void join(struct exchange *ex)
 		.peer_seq = ex->peer_seq,
 		.number = ex->number,
 		.alone = c->exchange_count == 1,
+		.first = ex->first,
+		.key = key,
 	};
 
-	if (!c->protocol->joins || (t->ops.silent && t->ops.silent(t->ops.ctx, ex->pid)))
+	/* Unix sockets have no numbers to know each other by. */
+	if (!c->protocol->joins || !key == (c->info.family == CONN_UNIX) ||
+	    (t->ops.silent && t->ops.silent(t->ops.ctx, ex->pid)))
 		return;
 	if (ex->request)
 		join_request(&t->join, c->join, ex->request, &at);
@@ -173,7 +177,7 @@ struct exchange *exchange_begin(struct connection *c)
 	}
 	list_init(&ex->node);
 	ex->conn = c;
-	ex->number = ++c->last_number;
+	ex->number = c->join->last_number = ++c->last_number;
 	ex->pid = ev->pid;
 	ex->tid = ev->tid;
 	ex->turn = ev->turn;
@@ -183,6 +187,7 @@ struct exchange *exchange_begin(struct connection *c)
 	ex->has_seq = ev->tcp_seq || ev->tcp_peer_seq;
 	ex->seq = ev->tcp_seq + ev->captured - (uint32_t)c->rest;
 	ex->peer_seq = ev->tcp_peer_seq;
+	ex->first = !c->moved[!ev->dir] && c->moved[ev->dir] + ev->captured == c->rest;
 	tracer_span_begin(t, ex->span, ex->pid);
 	if (server)
 		ex->request = link_request_begin(t->linker, ex);
@@ -198,7 +203,7 @@ struct exchange *exchange_begin(struct connection *c)
 	exchange_take_ids(ex);
 	if (!server)
 		add_caller(ex, ev);
-	join(ex);
+	join(ex, 0);
 	return ex;
 }
 
@@ -351,6 +356,7 @@ void exchange_set_target(struct exchange *ex, struct slice method, struct slice 
 		link_call_target(l, ex->call, key);
 	else if (ex->conn->exchange_count == 1)
 		link_request_target(l, ex->request, key);
+	join(ex, key);
 }
 
 void exchange_set_context(struct exchange *ex, struct slice traceparent, struct slice tracestate)
