@@ -39,6 +39,8 @@ static __always_inline void answer_begins(struct conn_state *c, const struct tra
 		return;
 	}
 	worker_ends(r->tid);
+	if (t->traced & TRACED_PYTHON)
+		window_close(t->tid, c->id);
 	r->tid = 0;
 	r->stage = REQUEST_ANSWERED;
 	if (status == SWITCHING_PROTOCOLS) {

@@ -48,10 +48,14 @@ struct {
  */
 struct window {
 	u32 tid;     /* 0: closed; WINDOW_BUSY: it is being filled */
-	u32 turn;    /* it closes when the thread has slept */
+	u32 turn;    /* it closes when the thread has slept; see window_is_old() */
 	u64 context; /* current at the read: only a copy of this counts; 0: of any */
+	u64 ts_ns;   /* of the read */
 	struct owner owner;
 };
+
+/* The interpreter's lock changes hands every 5 ms: this is twenty threads that want it. */
+#define WINDOW_NS 100000000ull
 
 enum { WINDOW_BUSY = 0xffffffff };
 
@@ -162,6 +166,7 @@ static __always_inline void window_open(u32 tid, u32 turn, u64 context, const st
 		return;
 	w->turn = turn;
 	w->context = context;
+	w->ts_ns = bpf_ktime_get_ns();
 	w->owner = *o;
 	barrier();
 	*(volatile u32 *)&w->tid = tid;
@@ -176,14 +181,37 @@ static __always_inline void window_other(u32 tid, u64 conn_id)
 		__sync_val_compare_and_swap(&w->tid, tid, 0);
 }
 
+/* The running thread begins to answer on connection `conn_id`: no root was made for that request.
+ */
+static __always_inline void window_close(u32 tid, u64 conn_id)
+{
+	struct window *w = window_of(tid);
+
+	if (w && *(volatile u32 *)&w->tid == tid && w->owner.conn_id == conn_id)
+		__sync_val_compare_and_swap(&w->tid, tid, 0);
+}
+
+/*
+ * A thread that has slept may have been called to other work. But it sleeps as well when it waits
+ * for the interpreter's lock. In a process whose roots have proven right each request makes its own
+ * at once, so there time decides.
+ */
+static __always_inline bool window_is_old(const struct window *w, u32 turn, u32 process)
+{
+	if (w->turn == turn)
+		return false;
+	return !(process & TRACED_CONTEXTS) || bpf_ktime_get_ns() - w->ts_ns > WINDOW_NS;
+}
+
 /* False: none is open for a copy of `context`, *ret is nobody's. */
-static __always_inline bool window_take(u32 tid, u32 turn, u64 context, struct owner *ret)
+static __always_inline bool window_take(u32 tid, u32 turn, u32 process, u64 context,
+					struct owner *ret)
 {
 	struct window *w = window_of(tid);
 
 	if (!w || *(volatile u32 *)&w->tid != tid)
 		return false;
-	if (w->turn != turn) {
+	if (window_is_old(w, turn, process)) {
 		__sync_val_compare_and_swap(&w->tid, tid, 0);
 		return false;
 	}
@@ -210,7 +238,7 @@ static __always_inline int owner_copied(u32 pid, u32 tid, u32 process, u64 paren
 		return 0;
 	key = owner_key_of(pid, parent);
 	known = owner_find(&key, tid, process, ret);
-	if (!known && window_take(tid, turn, parent, ret)) {
+	if (!known && window_take(tid, turn, process, parent, ret)) {
 		*ret_root = ret->conn_id;
 		known = owner_relied(process, ret);
 	}
