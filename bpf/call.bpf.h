@@ -80,27 +80,32 @@ static __always_inline bool call_names(const struct call_moment *m, const struct
 static __always_inline void call_trace(struct call_state *call, const struct call_moment *m,
 				       const struct owner *o, int known)
 {
+	bool named = known == 1 && call_names(m, o);
+
 	call->ids.flags = IDS_KNOWN;
 	call->ids.trace_flags = 0;
 	call->flags = 0;
 	__builtin_memset(call->parent, 0, sizeof(call->parent));
 	if (known) {
-		__builtin_memcpy(call->ids.trace_id, o->ids.trace_id, TRACE_CONTEXT_ID_BYTES);
 		__builtin_memcpy(call->parent, o->ids.span_id, TRACE_CONTEXT_SPAN_BYTES);
-		call->ids.trace_flags = o->ids.trace_flags;
 		call->flags = REQUEST_BOUND;
-		if (known == 2) {
-			call->ids.flags |= o->ids.flags & (IDS_FIXED | IDS_SAMPLED);
-		} else if (call_names(m, o)) {
-			call_fixes(call, m->process);
-			call->ids.flags |= IDS_FLOATING;
-		}
+	}
+	if (known == 2 || named) {
+		__builtin_memcpy(call->ids.trace_id, o->ids.trace_id, TRACE_CONTEXT_ID_BYTES);
+		call->ids.trace_flags = o->ids.trace_flags;
 	} else {
+		/* Whose it only seems to be may be another's, and it would stay in that trace. */
 		ids_random(call->ids.trace_id, TRACE_CONTEXT_ID_BYTES);
-		if (!(m->process & TRACED_SERVES))
-			call_fixes(call, m->process);
-		else if (!(m->process & TRACED_PYTHON))
-			call->ids.flags |= IDS_FLOATING;
+	}
+	if (known == 2) {
+		call->ids.flags |= o->ids.flags & (IDS_FIXED | IDS_SAMPLED);
+	} else if (named) {
+		call_fixes(call, m->process);
+		call->ids.flags |= IDS_FLOATING;
+	} else if (!known && !(m->process & TRACED_SERVES)) {
+		call_fixes(call, m->process);
+	} else if (!known && !(m->process & TRACED_PYTHON)) {
+		call->ids.flags |= IDS_FLOATING;
 	}
 	if (call->ids.flags & IDS_FIXED)
 		call->flags |= REQUEST_FIXED;

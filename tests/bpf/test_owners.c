@@ -288,7 +288,7 @@ static uint32_t play(struct watch *w, const struct play *p, const struct python_
 /* What is known of a connection while the events are gone through. */
 struct known {
 	uint64_t conn_id;
-	uint8_t span_id[8]; /* of its last request */
+	uint8_t span_id[8], trace_id[16]; /* of its last request */
 };
 
 static const struct seen *next_of(const struct watch *w, enum seen_type type, uint32_t pid,
@@ -319,6 +319,10 @@ static void check_call(const struct request_event *r, const struct known *k, con
 		CHECK_SAY(memcmp(r->parent_span_id, k[s->b].span_id, sizeof(r->parent_span_id)) ==
 				  0,
 			  "step %d: another parent", number);
+	/* The trace of a request whose call it only seems to be is not the call's. */
+	if (bound && s->b != NONE)
+		CHECK_SAY(!memcmp(r->trace_id, k[s->b].trace_id, sizeof(r->trace_id)) == s->fixed,
+			  "step %d: the trace of %s", number, s->fixed ? "another" : "its request");
 }
 
 static void check_play(struct watch *w, const struct play *p, const struct python_layout *l)
@@ -340,9 +344,12 @@ static void check_play(struct watch *w, const struct play *p, const struct pytho
 			if (io && (io == w->seen || io[-1].type == SEEN_REQUEST))
 				s = next_of(w, SEEN_REQUEST, pid, true, &requests);
 			known[t->a].conn_id = io ? io->conn_id : 0;
-			if (s)
+			if (s) {
 				memcpy(known[t->a].span_id, request_of(s)->span_id,
 				       sizeof(known[t->a].span_id));
+				memcpy(known[t->a].trace_id, request_of(s)->trace_id,
+				       sizeof(known[t->a].trace_id));
+			}
 		} else if (t->op == OTHER) {
 			while ((io = watch_next(w, SEEN_IO, pid, &ios)) && io->io.dir != IO_RECV)
 				;
