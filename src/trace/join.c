@@ -113,7 +113,7 @@ static struct join_end *end_new(struct join *j, struct join_conn *k, struct call
 	j->count++;
 	if (c)
 		c->join = e;
-	else
+	else if (r)
 		r->join = e;
 	same = at->has_seq ? hash_get(table_of(j, e), key_of(at)) : NULL;
 	if (same) {
@@ -126,12 +126,19 @@ static struct join_end *end_new(struct join *j, struct join_conn *k, struct call
 	return e;
 }
 
+static void free_ends(struct join *j, struct list *list)
+{
+	struct list *it, *tmp;
+
+	list_each_safe(it, tmp, list)
+		end_free(j, list_entry(it, struct join_end, node));
+}
+
 void join_free(struct join *j)
 {
-	struct join_end *e;
-
-	while ((e = first_of(&j->open)) || (e = first_of(&j->over)) || (e = first_of(&j->waiting)))
-		end_free(j, e);
+	free_ends(j, &j->open);
+	free_ends(j, &j->over);
+	free_ends(j, &j->waiting);
 	hash_free(&j->calls);
 	hash_free(&j->requests);
 	hash_free(&j->sockets);

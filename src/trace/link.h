@@ -16,6 +16,10 @@
  * The decision waits since the evidence may come later: until the request ends, on sockets that do
  * not block always LINK_WAIT_NS.
  *
+ * Whose a call is does not depend on which trace that request is in, but its span does: it waits
+ * until the request's own caller is known (link_settle.h, join.h). In proxies, where none of this
+ * tells enough, header and answer do (link_proxy.h).
+ *
  * In a process whose runtime tells its contexts (link_runtime) none of these guesses are needed:
  * link_context.h has the rules, and what is above serves only where they say nothing.
  */

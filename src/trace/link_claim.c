@@ -381,10 +381,11 @@ static bool bind_task(struct request *r, struct node *n)
 static void claim_task(struct linker *l, struct request *r, struct node *n, uint64_t since)
 {
 	struct contexts *x = r->process->contexts;
+	bool bound = bind_task(r, n);
 	struct list *it, *tmp;
 
 	link_trust_root(l, r, NULL);
-	if (!bind_task(r, n))
+	if (!bound)
 		return;
 	r->conn->has_task = true;
 	r->task = link_node_get(n);

@@ -40,6 +40,10 @@
  *    earlier request of the connection: such a context is torn, as are one that names two
  *    connections and a request that two contexts claim.
  *
+ * The kernel side needs roots before an answer proves them, for headers and for what isn't sampled.
+ * It takes the first copy that a thread makes after it has read a head, and says so (root_of of a
+ * context_event); that is no rule here, but compared with these, request by request (link_trust.h).
+ *
  * A call waits until its lineage is decided: while a request is pending whose head was complete
  * before the call, or before the context of the call was made: the other one may turn out to be
  * what made it. (That is rare, and a request may be pending for long: the wait is LINK_WAIT_NS,
