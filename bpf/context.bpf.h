@@ -7,8 +7,7 @@
 #include "python_served.bpf.h"
 
 /* `root_of`: as in the record. */
-static __always_inline void emit_context(u8 what, u64 context, u64 object, u64 pid_tid, u32 turn,
-					 u64 root_of)
+static __always_inline void emit_context(u8 what, u64 context, u64 object, u64 pid_tid, u64 root_of)
 {
 	struct context_record *r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
 
@@ -25,7 +24,7 @@ static __always_inline void emit_context(u8 what, u64 context, u64 object, u64 p
 	r->object = object;
 	r->pid = pid_tid >> 32;
 	r->tid = (u32)pid_tid;
-	r->turn = turn;
+	r->turn = current_turn();
 	r->pad = 0;
 	r->root_of = root_of;
 	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
@@ -85,12 +84,16 @@ static __always_inline void context_frames(const struct python_layout *l,
  * `object` gets what the running thread works for. A thread without a context may run an executor's
  * item; the main thread never does. The frames are of no interest where nothing of the request is
  * kept; the copy itself is told of even so, since addresses are used again.
+ *
+ * But not where the address was told of for the same request that is certainly not sampled: what
+ * user space then still knows of it comes from the root of that request as well, so all that it can
+ * make of it is another descendant of the request, of which nothing is kept either way.
  */
 static __always_inline void context_handed_on(u8 what, u64 object)
 {
 	u64 pid_tid = bpf_get_current_pid_tgid(), root_of = 0;
-	u32 pid = pid_tid >> 32, tid = (u32)pid_tid, turn = current_turn();
-	u32 process = traced_flags(pid);
+	u32 pid = pid_tid >> 32, tid = (u32)pid_tid, process = traced_flags(pid);
+	bool again = false, unsampled;
 	const struct python_layout *l;
 	struct python_now now = {};
 	struct owner o = {};
@@ -102,12 +105,14 @@ static __always_inline void context_handed_on(u8 what, u64 object)
 	if (!l || python_look(l, &now))
 		return;
 	if (what == CONTEXT_COPIED)
-		known = owner_copied(pid, tid, process, now.context, object, turn, &o, &root_of);
+		known = owner_copied(pid, tid, process, now.context, object, &o, &root_of, &again);
 	else
-		known = owner_of(pid, tid, process, now.context, turn, &o);
-	if (now.state && !(known == 2 && !(o.ids.flags & IDS_SAMPLED)))
+		known = owner_of(pid, tid, process, now.context, 0, &o);
+	unsampled = known == 2 && !(o.ids.flags & IDS_SAMPLED);
+	if (now.state && !unsampled)
 		context_frames(l, &now, what, pid_tid);
-	emit_context(what, now.context, object, pid_tid, turn, root_of);
+	if (!(constants.mute && unsampled && again && !root_of))
+		emit_context(what, now.context, object, pid_tid, root_of);
 	if (l->key_client && what == CONTEXT_COPIED)
 		served_copied(pid, now.context, object);
 }

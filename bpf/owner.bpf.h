@@ -222,30 +222,55 @@ static __always_inline bool window_take(u32 tid, u32 turn, u32 process, u64 cont
 	return __sync_val_compare_and_swap(&w->tid, tid, 0) == tid;
 }
 
+static __always_inline bool owner_same(const struct owner *a, const struct owner *b)
+{
+	enum { WORDS = sizeof(struct owner) / sizeof(u64) };
+	const u64 *x = (const void *)a, *y = (const void *)b;
+	u64 differs = 0;
+	u32 i;
+
+#pragma unroll
+	for (i = 0; i < WORDS; i++)
+		differs |= x[i] ^ y[i];
+	return !differs;
+}
+
 /*
  * The running thread has made context `child` of `parent` (0: it has none): the child is its
  * parent's owner's, or the root of the request whose window is open. *ret_root: the connection of
- * that, 0 in every other case. As owner_of(), of the child.
+ * that, 0 in every other case; *ret_again: the child's address was that of a context of the very
+ * same request before. As owner_of(), of the child.
+ *
+ * Within a request addresses come again and again; an entry that says so already stays as it is,
+ * since replacing one is the dearest of all that is done here. It is never written in place: the
+ * map may have given its memory to another context by then.
  */
 static __always_inline int owner_copied(u32 pid, u32 tid, u32 process, u64 parent, u64 child,
-					u32 turn, struct owner *ret, u64 *ret_root)
+					struct owner *ret, u64 *ret_root, bool *ret_again)
 {
+	const struct owner *before;
 	struct owner_key key;
 	int known;
 
 	*ret_root = 0;
+	*ret_again = false;
 	if (!constants.requests)
 		return 0;
 	key = owner_key_of(pid, parent);
 	known = owner_find(&key, tid, process, ret);
-	if (!known && window_take(tid, turn, process, parent, ret)) {
+	if (!known && window_take(tid, current_turn(), process, parent, ret)) {
 		*ret_root = ret->conn_id;
 		known = owner_relied(process, ret);
 	}
 	key.context = child;
-	if (!known)
+	if (!known) {
 		bpf_map_delete_elem(&owners, &key);
-	else if (bpf_map_update_elem(&owners, &key, ret, BPF_ANY)) {
+		return 0;
+	}
+	before = bpf_map_lookup_elem(&owners, &key);
+	if (before && owner_same(before, ret)) {
+		*ret_again = true;
+	} else if (bpf_map_update_elem(&owners, &key, ret, BPF_ANY)) {
 		count_drop(DROP_REQUEST_TABLE_FULL);
 		bpf_map_delete_elem(&owners, &key);
 	}

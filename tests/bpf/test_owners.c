@@ -33,7 +33,7 @@ enum op {
 struct step {
 	enum op op;
 	int in, a, b;
-	bool fixed; /* CALL: its trace is */
+	bool fixed; /* CALL: its trace is; check_again(): a COPY that is always told of */
 };
 
 struct play {
@@ -404,6 +404,49 @@ static void check_walks(struct watch *w)
 	FAKE_STACK(&fake_library);
 }
 
+/* Where what is not sampled is not reported: an address that comes again is told of, but for
+ * (without `fixed`) when it was of the very same request. */
+static void check_again(struct watch *w, const struct python_layout *l)
+{
+	static const struct play p = { "addresses that come again",
+				       PROBE_TRUST_CONTEXTS,
+				       false,
+				       { { READ, 0, 0, 0, false },
+					 { COPY, 0, 1, 0, true },
+					 { COPY, 1, 2, NONE, true },
+					 { COPY, 1, 2, NONE, false },
+					 { COPY, 2, 3, NONE, true },
+					 { COPY, 1, 3, NONE, false },
+					 { READ, 0, 1, 0, false },
+					 { COPY, 0, 4, 1, true },
+					 { COPY, 4, 2, NONE, true }, /* another request's */
+					 { COPY, 4, 2, NONE, false },
+					 { COPY, 0, 2, NONE, true }, /* nobody's */
+					 { COPY, 0, 2, NONE, true },
+					 { COPY, 1, 2, NONE, true },
+					 { COPY, 1, 2, NONE, false } } };
+	const struct seen *s;
+	uint32_t pid;
+	int sampled, i;
+	size_t at;
+
+	for (sampled = 0; sampled < 2; sampled++) {
+		pid = play(w, &p, l, sampled ? HEAD : UNSAMPLED);
+		for (i = 0, at = 0; p.steps[i].op != END; i++) {
+			const struct step *t = &p.steps[i];
+
+			if (t->op != COPY || !(sampled || t->fixed))
+				continue;
+			s = watch_next(w, SEEN_CONTEXT, pid, &at);
+			CHECK_SAY(s && s->context.object == address_of(&contexts[t->a]) &&
+					  s->context.context == address_of(&contexts[t->in]) &&
+					  !s->context.root_of == (t->b == NONE),
+				  "step %d, sampled %d", i, sampled);
+		}
+		CHECK_SAY(!watch_next(w, SEEN_CONTEXT, pid, &at), "more, sampled %d", sampled);
+	}
+}
+
 int main(void)
 {
 	static const enum probe_collector collectors[] = { PROBE_COLLECTOR_SOCK,
@@ -420,6 +463,10 @@ int main(void)
 		for (k = 0; k < COUNT(plays); k++)
 			check_play(&w, &plays[k], &l);
 		check_walks(&w);
+		watch_close(&w);
+		requests_open(&w, collectors[i],
+			      (struct probe_options){ .sampler_parent_based = true });
+		check_again(&w, &l);
 		watch_close(&w);
 	}
 	return check_result();
