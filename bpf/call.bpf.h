@@ -174,8 +174,8 @@ static __noinline int emit_call(const struct conn_state *c, const struct transfe
 }
 
 /* The first eight bytes that were sent; 0 when there aren't as many in the first two buffers, or
- * which they are isn't known. */
-static __always_inline u64 transfer_word(const struct transfer *t)
+ * which they are isn't known. Alone for the sake of the stack. */
+static __noinline u64 transfer_word(const struct transfer *t)
 {
 	u64 base = t->base, count = t->len, word = 0;
 	struct iovec iov = { .iov_base = t->base, .iov_len = t->len };

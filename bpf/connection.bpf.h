@@ -110,16 +110,25 @@ static __noinline int conn_announce(struct conn_state *c, const struct transfer 
 	return emit_open(c, t);
 }
 
+/* What a new one is a copy of: the stack has no room for it (512 bytes in all before 6.13). */
+static const struct conn_state conn_fresh = { .dir = 0xff };
+
 static __noinline struct conn_state *conn_create(u64 sk, u16 family, u64 inode)
 {
-	struct conn_state fresh = { .family = family, .inode = inode, .dir = 0xff };
+	struct conn_state *c;
 
-	fresh.id = __sync_fetch_and_add(&last_conn_id, 1) + 1;
-	if (bpf_map_update_elem(&conns, &sk, &fresh, BPF_ANY)) {
+	if (bpf_map_update_elem(&conns, &sk, (void *)&conn_fresh, BPF_ANY)) {
 		count_drop(DROP_CONN_TABLE_FULL);
 		return 0;
 	}
-	return bpf_map_lookup_elem(&conns, &sk);
+	c = bpf_map_lookup_elem(&conns, &sk);
+	if (!c || c->id) /* another thread's */
+		return c;
+	c->family = family;
+	c->inode = inode;
+	barrier(); /* with its number it is complete */
+	*(volatile u64 *)&c->id = __sync_fetch_and_add(&last_conn_id, 1) + 1;
+	return c;
 }
 
 static __always_inline bool conn_ignored(const struct conn_state *c)
@@ -150,7 +159,8 @@ static __always_inline struct conn_state *conn_of(const struct transfer *t)
 	struct conn_state *c = bpf_map_lookup_elem(&conns, &t->sk);
 
 	/* Nothing tells of the end of a unix socket, so its address may be another's by now. */
-	if (!c || ((t->family == AF_UNIX || c->family == AF_UNIX) && c->inode != t->inode)) {
+	if (!c || !c->id ||
+	    ((t->family == AF_UNIX || c->family == AF_UNIX) && c->inode != t->inode)) {
 		c = conn_create(t->sk, t->family, t->inode);
 		if (!c)
 			return 0;
@@ -287,12 +297,6 @@ static __always_inline int transfer_seen(struct transfer *t, u8 dir)
 		emit_buffers(c, t);
 	}
 	return 0;
-}
-
-/* copied_seq counts the FIN once it was read together with the last bytes; it is no byte. */
-static __always_inline u32 stream_read(u32 copied_seq, u32 rcv_nxt, u64 sk_flags)
-{
-	return (sk_flags & (1 << SOCK_DONE)) && copied_seq == rcv_nxt ? copied_seq - 1 : copied_seq;
 }
 
 #endif

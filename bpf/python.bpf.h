@@ -98,7 +98,7 @@ static __always_inline u64 python_tsd_slot(const struct python_layout *l, u64 th
 static __always_inline int python_state_read(const struct python_layout *l, u64 state,
 					     u64 *ret_thread, u64 *ret_context)
 {
-	enum { WORDS = 12 };
+	enum { WORDS = 10 };
 	u64 distance = (u64)l->tstate_context - l->tstate_thread_id;
 	u64 words[WORDS] = {}, start = state + l->tstate_thread_id;
 

@@ -15,21 +15,6 @@ static __always_inline bool transfer_is_request(const struct transfer *t)
 	return n && http_method(begins.words[0], n);
 }
 
-static __always_inline bool head_resume(struct head_scan *s, u64 conn_id)
-{
-	const struct head_part *part = bpf_map_lookup_elem(&heads, &conn_id);
-
-	if (!part)
-		return false;
-	s->found = part->found;
-	return !bpf_probe_read_kernel(s->data, sizeof(part->line), part->line);
-}
-
-static __always_inline bool head_pause(const struct head_scan *s, u64 conn_id)
-{
-	return !bpf_map_update_elem(&heads, &conn_id, &s->found, BPF_ANY);
-}
-
 /* May the other end be a traced process of this host whose call is not known yet? */
 static __always_inline bool caller_may_come(const struct transfer *t)
 {
@@ -55,16 +40,21 @@ static __always_inline bool caller_may_come(const struct transfer *t)
 	return ours[0] == theirs[0] && ours[1] == theirs[1];
 }
 
-/* Whose trace the request belongs to. `found`: what its head says. Gives REQUEST_* of its record.
- */
-static __always_inline u8 request_trace(struct request_state *r, struct transfer *t,
-					const struct head_found *found)
+/* Whose trace the request belongs to, with what its head says. Gives REQUEST_* of its record. This
+ * and the next two are functions of their own, since the scan needs the stack that there is. */
+__noinline int request_trace(struct request_state *r, struct transfer *t)
 {
-	struct trace_ids *ids = &r->ids, caller = {};
-	const struct trace_ids *remote = &found->ids;
-	bool named = found->traceparents == 1 && remote->flags, joined, sampled = false;
+	const struct head_scan *s = head_scratch();
+	const struct trace_ids *remote;
+	struct trace_ids *ids, caller = {};
+	bool named, joined, sampled = false;
 	u8 flags = REQUEST_SERVER;
 
+	if (!r || !t || !s)
+		return 0;
+	ids = &r->ids;
+	remote = &s->found.ids;
+	named = s->found.traceparents == 1 && remote->flags;
 	ids_random(ids->span_id, TRACE_CONTEXT_SPAN_BYTES);
 	ids->flags = IDS_KNOWN | IDS_FIXED;
 	t->request_parent = 0;
@@ -107,57 +97,68 @@ static __always_inline u8 request_trace(struct request_state *r, struct transfer
 }
 
 /* Whose work begins: the thread's, or that of the first context it makes now. */
-static __always_inline void request_binds(struct conn_state *c, const struct transfer *t)
+__noinline int request_binds(struct conn_state *c, const struct transfer *t)
 {
-	struct owner o = { .ids = c->request.ids, .conn_id = c->id };
+	struct owner o = {};
 
+	if (!c || !t)
+		return 0;
+	o.ids = c->request.ids;
+	o.conn_id = c->id;
 	if (!(t->flags & IO_RECORD_NONBLOCK)) {
 		worker_begins(t->pid, t->tid, &o);
 		c->request.tid = t->tid;
 	} else if (t->traced & TRACED_PYTHON) {
 		window_open(t->tid, t->turn, t->context, &o);
 	}
+	return 0;
 }
 
 static __always_inline void process_serves(const struct transfer *t)
 {
-	u32 *flags;
+	u32 *flags, pid = t->pid;
 
 	if (t->traced & TRACED_SERVES)
 		return;
-	flags = bpf_map_lookup_elem(&traced, &t->pid);
+	flags = bpf_map_lookup_elem(&traced, &pid);
 	if (flags)
 		__sync_fetch_and_or(flags, TRACED_SERVES);
 }
 
 /* Its head is complete: `bytes` of this transfer are not the head's. */
-static __always_inline void request_complete(struct conn_state *c, struct transfer *t,
-					     const struct head_found *found, u32 bytes, bool whole)
+__noinline int request_complete(struct conn_state *c, struct transfer *t, u32 bytes, u32 whole)
 {
-	struct request_state *r = &c->request;
+	const struct head_scan *s = head_scratch();
+	const struct head_found *found;
+	struct request_state *r;
 	u8 told;
 
+	if (!c || !t || !s)
+		return 0;
+	found = &s->found;
+	r = &c->request;
 	r->body = found->flags & HEAD_ENDLESS  ? BODY_UNKNOWN
 		  : found->flags & HEAD_LENGTH ? found->length
 					       : 0;
 	if (bytes > r->body) {
 		request_lost(c, true, 0);
-		return;
+		return 0;
 	}
 	if (r->body != BODY_UNKNOWN)
 		r->body -= bytes;
 	r->stage = REQUEST_RUNNING;
 	process_serves(t);
-	told = request_trace(r, t, found);
+	told = request_trace(r, t);
 	request_binds(c, t);
 	/* The first pieces of one that came in several are with the agent already. */
 	if (constants.mute && whole && (t->traced & (TRACED_CONTEXTS | TRACED_THREADS)) &&
 	    (told & (REQUEST_FIXED | REQUEST_SAMPLED)) == REQUEST_FIXED) {
 		r->muted |= REQUEST_MUTED;
 		count_drop(DROP_UNSAMPLED);
-		return;
+		return 0;
 	}
 	t->request = told;
+	return 0;
 }
 
 /* Bytes of a head. `whole`: the first ones. */
@@ -166,14 +167,11 @@ __noinline int request_head(struct conn_state *c, struct transfer *t, u32 whole)
 	struct head_scan *s = head_scratch();
 	struct request_state *r;
 	int verdict;
-	u64 conn_id;
 	u32 before;
 
 	if (!c || !t)
 		return 0;
 	r = &c->request;
-	conn_id = c->id;
-
 	if (!s || s->busy) {
 		request_lost(c, false, BODY_UNKNOWN);
 		return 0;
@@ -182,18 +180,18 @@ __noinline int request_head(struct conn_state *c, struct transfer *t, u32 whole)
 	if (whole)
 		__builtin_memset(&s->found, 0, sizeof(s->found));
 	before = whole ? 0 : r->scanned;
-	verdict = whole || head_resume(s, conn_id) ? head_read(t) : HEAD_BAD;
+	verdict = whole || head_resume(c->id) ? head_read(t) : HEAD_BAD;
 	if (verdict == HEAD_MORE) {
 		r->scanned = s->found.bytes;
-		if (!head_pause(s, conn_id)) {
+		if (!head_pause(c->id)) {
 			count_drop(DROP_REQUEST_TABLE_FULL);
 			verdict = HEAD_BAD;
 		}
 	} else if (!whole) {
-		bpf_map_delete_elem(&heads, &conn_id);
+		head_forget(c->id);
 	}
 	if (verdict == HEAD_DONE)
-		request_complete(c, t, &s->found, t->result - (s->found.bytes - before), whole);
+		request_complete(c, t, t->result - (s->found.bytes - before), whole);
 	else if (verdict != HEAD_MORE)
 		request_lost(c, false, verdict == HEAD_TUNNEL ? 0 : BODY_UNKNOWN);
 	s->busy = 0;

@@ -73,9 +73,10 @@ __noinline int transfer_begins(const struct transfer *t, struct first_bytes *ret
 static __always_inline bool head_step(struct head_scan *s)
 {
 	struct pieces *p = &s->pieces;
+	bool again = p->verdict == HEAD_AGAIN;
 	u32 n = 0;
 
-	if (p->verdict != HEAD_AGAIN) {
+	if (!again) {
 		if (!p->left || s->found.bytes > HEAD_BYTES_MAX)
 			return true;
 		if (!pieces_next(p)) {
@@ -86,10 +87,9 @@ static __always_inline bool head_step(struct head_scan *s)
 		p->addr += n;
 		p->len -= n;
 		p->left -= n;
-		if (!n)
-			return false;
 	}
-	p->verdict = request_scan(p->addr - n, n);
+	if (n || again)
+		p->verdict = request_scan(p->addr - n, n);
 	return p->verdict != HEAD_MORE && p->verdict != HEAD_AGAIN;
 }
 
@@ -109,6 +109,29 @@ __noinline int head_read(const struct transfer *t)
 	    (s->pieces.verdict == HEAD_MORE && s->pieces.left))
 		return HEAD_BAD;
 	return s->pieces.verdict;
+}
+
+__noinline int head_resume(u64 conn_id)
+{
+	const struct head_part *part = bpf_map_lookup_elem(&heads, &conn_id);
+	struct head_scan *s = head_scratch();
+
+	if (!part || !s)
+		return 0;
+	s->found = part->found;
+	return !bpf_probe_read_kernel(s->data, sizeof(part->line), part->line);
+}
+
+__noinline int head_pause(u64 conn_id)
+{
+	const struct head_scan *s = head_scratch();
+
+	return s && !bpf_map_update_elem(&heads, &conn_id, &s->found, BPF_ANY);
+}
+
+__noinline int head_forget(u64 conn_id)
+{
+	return bpf_map_delete_elem(&heads, &conn_id);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -106,6 +106,11 @@ struct first_bytes {
 extern int transfer_begins(const struct transfer *t, struct first_bytes *ret);
 /* The same file: all bytes of a transfer to the scan. HEAD_*, as request_scan(). */
 extern int head_read(const struct transfer *t);
+/* The same file: what the scan has found so far is kept until the connection's next read; 0: it
+ * could not be, or none was kept. */
+extern int head_resume(u64 conn_id);
+extern int head_pause(u64 conn_id);
+extern int head_forget(u64 conn_id);
 
 static __always_inline bool method_is(u64 word, u64 known, u64 method, u32 len)
 {
