@@ -48,14 +48,15 @@ static __always_inline void socket_leaves(struct injection *in, bool urgent)
 
 /* Why a request gets no header; DROP_KERNEL_COUNT: it may get one. *ret_leave: none behind it will
  * either. */
-static __always_inline u32 header_refused(const struct tcp_sock *tp, const struct head *h,
+static __always_inline u32 header_refused(const struct tcp_sock *tp, const struct head *h, u32 size,
 					  bool *ret_leave)
 {
 	bool blocks = !socket_nonblocking(tp), special = socket_special(tp);
 
 	*ret_leave = (h->seen & (HEAD_COMPLETE | HEAD_HTTP11 | HEAD_ODD)) !=
 			     (HEAD_COMPLETE | HEAD_HTTP11) ||
-		     blocks || special || (h->seen & HEAD_UPGRADE);
+		     blocks || special || (h->seen & HEAD_UPGRADE) ||
+		     (socket_collects(tp) && size > WHOLE_MAX - HEADER_BYTES);
 	if (special)
 		return DROP_HEADER_FAILED;
 	if (blocks)
@@ -93,7 +94,7 @@ static __noinline struct conn_state *message_call(const struct tcp_sock *tp, u32
 
 /* A header for the call on `c`, if nothing speaks against it. -2 as header_put(). */
 static __always_inline int call_header(struct sk_msg_md *msg, struct conn_state *c,
-				       const struct head *h, u32 refused)
+				       const struct head *h, u32 refused, bool collects)
 {
 	int err;
 
@@ -107,7 +108,7 @@ static __always_inline int call_header(struct sk_msg_md *msg, struct conn_state 
 		count_drop(refused);
 		return -1;
 	}
-	err = header_put(msg, h, &c->call.ids);
+	err = header_put(msg, h, &c->call.ids, collects);
 	if (err) {
 		count_drop(DROP_HEADER_FAILED);
 		return err;
@@ -123,26 +124,28 @@ static __noinline int message_begins(struct sk_msg_md *msg, struct tcp_sock *tp,
 {
 	u32 seq = tp->write_seq, process = traced_flags(bpf_get_current_pid_tgid() >> 32);
 	struct conn_state *c = 0;
+	bool leave, collects = socket_collects(tp);
 	struct head h = {};
-	bool leave;
 	u32 refused;
 	int err = -1;
 
+	if (collects)
+		bpf_msg_pull_data(msg, 0, msg->size, 0);
 	if (message_head(msg, &h)) {
 		option_never(tp);
 		socket_leaves(in, false);
 		return SK_PASS;
 	}
-	refused = header_refused(tp, &h, &leave);
+	refused = header_refused(tp, &h, msg->size, &leave);
 	if (in->flags & INJECTION_TEST) {
 		if (refused == DROP_KERNEL_COUNT && !(h.seen & HEAD_TRACEPARENT))
-			err = header_put(msg, &h, &trial_ids);
+			err = header_put(msg, &h, &trial_ids, collects);
 	} else if (process && !(process & TRACED_SILENT)) {
 		c = message_call(tp, process);
 		if (c && leave)
 			c->call.refused = refused;
 		if (c && (process & TRACED_INJECT))
-			err = call_header(msg, c, &h, refused);
+			err = call_header(msg, c, &h, refused, collects);
 		if (c && err)
 			option_begins(tp, &c->call, process, msg->size);
 	}

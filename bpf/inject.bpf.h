@@ -74,6 +74,7 @@ struct tcp_sock___send {
 	u32 mss_cache;
 	bool is_mptcp;
 	u8 repair : 1;
+	u8 nonagle : 4;
 } KERNEL_TYPE;
 
 enum sock_flags___send { SOCK_ZEROCOPY___send = 0 };

@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 
 import pytest
 import services
@@ -112,6 +113,17 @@ def test_blocking_receive_and_half_close(scene):
     scene.injected("a")
     result = scene.play("a", [["blocking", True], ["send", REQUEST.format("/pause/1")], ["shut"], ["eof"]])
     assert result["got"] == ANSWER
+
+
+def test_requests_of_one_send_are_not_held_back(scene):
+    """With Nagle's algorithm on, the second piece of a message would wait for the other end's acknowledgement, 40 ms."""
+    scene.injected("a")
+    sent = {f"/whole/{n}": post(f"/whole/{n}", size) + "x" * size for n, size in enumerate([1000, 5000, 10000, 60000] * 10)}
+    begin = time.monotonic()
+    scene.play("a", [step for text in sent.values() for step in (["send", text], ["recv", len(ANSWER)])])
+    assert time.monotonic() - begin < len(sent) * 0.02
+    requests = scene.server.take()
+    assert all(added(requests[path].raw, text.encode(), path) for path, text in sent.items())
 
 
 @pytest.mark.parametrize("way", ["send", "sendfile", "splice", "each", "chunks", "send_more"])
