@@ -130,11 +130,15 @@ static ssize_t bad_request(struct connection *c)
 static bool begin_request(struct connection *c)
 {
 	struct http1_state *st = c->state;
+	struct exchange *before;
 
 	http1_settle_lost(c);
 	if (c->exchange_count >= HTTP1_MAX_IN_FLIGHT)
 		return false;
+	before = exchange_last(c);
 	st->reading = exchange_begin(c);
+	if (st->reading)
+		exchange_crowded(before, st->reading);
 	st->request.begun = true;
 	net_text_make(&st->net, c);
 	return st->reading != NULL;

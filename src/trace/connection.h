@@ -86,6 +86,9 @@ static inline struct stream *connection_stream(struct connection *c, enum io_dir
  * connection's role, its start time and its resource. NULL when out of memory (counted).
  */
 struct exchange *exchange_begin(struct connection *c);
+/* `ex` begins, `before` (NULL: none) was the last one: for protocols whose calls each go out with a
+ * send of their own, so that two with one send may have been made by two. */
+void exchange_crowded(const struct exchange *before, const struct exchange *ex);
 /* The oldest exchange in flight, NULL when none. */
 struct exchange *exchange_first(struct connection *c);
 /* The one that began last, NULL when none. */

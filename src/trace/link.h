@@ -139,6 +139,8 @@ void link_transfer(struct linker *l, const struct io_event *ev);
 void link_connected(struct linker *l, const struct conn_info *info);
 /* A call begins. NULL when out of memory. The caller ends it. */
 struct call *link_call_begin(struct linker *l, const struct link_origin *o);
+/* Bytes of other calls were sent with its first ones: its context may be another's. */
+void link_call_crowded(struct call *c);
 /* The ids that the kernel side has given to it. */
 void link_call_ids(struct linker *l, struct call *c, const struct request_event *ev);
 /* Whether its span may be kept, as far as that is known. */

@@ -75,6 +75,11 @@ struct call *link_call_begin(struct linker *l, const struct link_origin *o)
 	return c;
 }
 
+void link_call_crowded(struct call *c)
+{
+	c->crowded = true;
+}
+
 /* Books of the calls on connections. */
 static void part(struct process *p, struct call *c, const struct link_point *at)
 {

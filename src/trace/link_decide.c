@@ -199,7 +199,7 @@ static enum verdict judge_lineage(const struct call *c, uint64_t now_ns, enum pa
 		return VERDICT_NO;
 	}
 	*why = DROP_PARENT_CONTEXT_AMBIGUOUS;
-	if (n->claim == CLAIM_TORN || n->request->root == ROOT_TORN)
+	if (c->crowded || n->claim == CLAIM_TORN || n->request->root == ROOT_TORN)
 		return VERDICT_NO;
 	*why = DROP_PARENT_EVENTS_LOST;
 	if (n->request->lost)

@@ -173,6 +173,7 @@ struct call {
 	bool decided;        /* for whom it was made; its trace may still be open */
 	bool left;           /* contexts.calls */
 	bool torn;           /* events were lost */
+	bool crowded;        /* link_call_crowded() */
 	bool exact;   /* a custom span whose end will be seen: what is in it waits for that */
 	bool over;    /* a custom span that has ended */
 	bool dropped; /* a custom span that won't be */

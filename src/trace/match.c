@@ -207,6 +207,20 @@ struct exchange *exchange_begin(struct connection *c)
 	return ex;
 }
 
+void exchange_crowded(const struct exchange *before, const struct exchange *ex)
+{
+	const struct io_event *ev = ex->conn->event;
+	uint64_t first = ev->flags & IO_SAME_CALL ? 1 : 0; /* bytes in front of these */
+	bool same = before && before->chunk == ex->chunk;
+
+	if (!ex->call)
+		return;
+	if (same)
+		link_call_crowded(before->call);
+	if (same || ev->captured + first > ex->conn->rest)
+		link_call_crowded(ex->call);
+}
+
 struct exchange *exchange_first(struct connection *c)
 {
 	return list_empty(&c->exchanges) ? NULL
