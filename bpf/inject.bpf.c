@@ -5,6 +5,7 @@
  * whole. Invariant: of a message that is not certain to begin here nothing is changed, and what the
  * process is told of its send is what it would have been told without us.
  */
+#include "avoided.bpf.h"
 #include "chunks.bpf.h"
 #include "header.bpf.h"
 #include "option.bpf.h"
@@ -19,13 +20,6 @@ struct {
 	__type(key, u64);
 	__type(value, u64);
 } sockets SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct injection);
-} injections SEC(".maps");
 
 /* The ids of the agent's own trial. */
 static const struct trace_ids trial_ids = {
@@ -221,7 +215,8 @@ static __always_inline void socket_connects(struct bpf_sock_ops *ops, struct bpf
 	if (!(process & TRACED_INJECT) || (process & TRACED_SILENT))
 		return;
 	tp = bpf_skc_to_tcp_sock(sk);
-	if (!tp || socket_special(tp) || !socket_nonblocking(tp))
+	if (!tp || socket_special(tp) || !socket_nonblocking(tp) ||
+	    peer_avoided((const struct sock *)tp, BPF_CORE_READ(task, tgid)))
 		return;
 	in = bpf_sk_storage_get(&injections, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!in)

@@ -4,12 +4,22 @@
  * on a socket costs nothing. No tracepoint of system calls is used with it: attaching a single one
  * makes every system call of the machine slower (about 35 ns here).
  */
+#include "avoided.bpf.h"
 #include "syscalls.bpf.h"
 
 static __always_inline bool sock_does_not_block(const struct sock *sk, u32 msg_flags)
 {
 	return (msg_flags & MSG_DONTWAIT) ||
 	       (BPF_CORE_READ(sk, sk_socket, file, f_flags) & O_NONBLOCK);
+}
+
+/* Something was received by a process whose sockets may be in the table. One that waits for it
+ * there, or is spoken to first, is not to be there the next time. */
+static __always_inline void socket_received(struct sock *sk, const struct tcp_sock *tp, u32 pid,
+					    bool blocks)
+{
+	if ((blocks || !tp->bytes_sent) && bpf_sk_storage_get(&injections, sk, 0, 0))
+		peer_avoid(sk, pid);
 }
 
 static __always_inline int traced_transfer(struct sock *sk, int result, int flags, u8 dir,
@@ -66,6 +76,8 @@ static __always_inline int traced_transfer(struct sock *sk, int result, int flag
 
 		t.tcp_seq = (dir ? sent : received) - moved;
 		t.tcp_peer_seq = dir ? received : sent;
+		if (!dir && constants.inject && (process & TRACED_INJECT))
+			socket_received(sk, tp, t.pid, !(flags & MSG_DONTWAIT));
 	}
 	return transfer_seen(&t, dir);
 }

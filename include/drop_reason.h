@@ -37,7 +37,7 @@
 	X(HEADER_SHAPE, "header_shape",                                                        \
 	  "calls sent without traceparent: their head came in pieces or is too long")          \
 	X(HEADER_FAILED, "header_failed",                                                      \
-	  "calls sent without traceparent: the kernel would not take it")                      \
+	  "calls sent without traceparent: their connection is not followed")                  \
 	X(OPTION_SIZE, "option_size", "calls sent without the TCP option: no room for it")     \
 	X(OPTION_LOST, "option_lost",                                                          \
 	  "segments with the TCP option that got lost and were sent again without it")

@@ -115,6 +115,17 @@ def test_blocking_receive_and_half_close(scene):
     assert result["got"] == ANSWER
 
 
+def test_peers_of_connections_that_block_later_are_left_alone(scene):
+    """A socket of the table that blocks when it receives is told of a signal as if nothing had come. After the first
+    one of a peer, later ones don't enter the table."""
+    scene.injected("a")
+    scene.play("a", [["blocking", True], *get("/blocked")])
+    scene.server.take()
+    scene.play("b", [*get("/second"), ["send", REQUEST.format("/pause/1")], ["blocking", True],
+                     ["alarms_every", 0.02], ["recv", len(ANSWER)], ["alarms_off"]])
+    assert not any(LINE.search(request.head) for request in scene.server.take().values())
+
+
 def test_requests_of_one_send_are_not_held_back(scene):
     """With Nagle's algorithm on, the second piece of a message would wait for the other end's acknowledgement, 40 ms."""
     scene.injected("a")
