@@ -9,7 +9,7 @@
 #define SPANLOOM_CALL_BPF_H
 
 #include "joined.bpf.h"
-#include "owner.bpf.h"
+#include "late.bpf.h"
 #include "sample.bpf.h"
 #include "words.bpf.h"
 
@@ -49,9 +49,9 @@ static __always_inline int call_owner(const struct conn_state *c, const struct c
 
 	if (m->process & TRACED_PYTHON) {
 		if (c->flags & CONN_LATE) {
-			if (!c->late_context)
+			context = late_waiting(c, m->pid);
+			if (!context)
 				return 0;
-			context = c->late_context;
 		} else {
 			context = python_context(m->pid);
 		}

@@ -2,7 +2,7 @@
 #ifndef SPANLOOM_CONTEXT_BPF_H
 #define SPANLOOM_CONTEXT_BPF_H
 
-#include "owner.bpf.h"
+#include "late.bpf.h"
 #include "python_frames.bpf.h"
 #include "python_served.bpf.h"
 
@@ -104,10 +104,12 @@ static __always_inline void context_handed_on(u8 what, u64 object)
 	l = python_layout_of(pid);
 	if (!l || python_look(l, &now))
 		return;
-	if (what == CONTEXT_COPIED)
+	if (what == CONTEXT_COPIED) {
+		late_given_away(pid, object);
 		known = owner_copied(pid, tid, process, now.context, object, &o, &root_of, &again);
-	else
+	} else {
 		known = owner_of(pid, tid, process, now.context, 0, &o);
+	}
 	unsampled = known == 2 && !(o.ids.flags & IDS_SAMPLED);
 	if (now.state && !unsampled)
 		context_frames(l, &now, what, pid_tid);

@@ -56,6 +56,8 @@ struct conn_state {
 	u32 connect_pid, connect_tid;
 	u64 connect_context; /* the runtime's, then */
 	u64 late_context;
+	u32 late_given; /* late.bpf.h */
+	u32 zero;
 	struct request_state request;
 	struct call_state call;
 };

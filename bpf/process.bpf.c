@@ -15,6 +15,7 @@ u64 last_conn_id = 0;
 u8 traced_hint[TRACED_HINTS] = {};
 u8 many_used = 0;
 u32 doubts = 0;
+u8 late_used = 0;
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child)

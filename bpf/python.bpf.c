@@ -104,11 +104,11 @@ static __always_inline int written_late(u64 stream)
 	if (conn_ignored(c) || (waiting && (c->flags & CONN_PASSIVE)) || python_look(l, &now))
 		return 0;
 	if (waiting) {
-		if (c->late_context != now.context)
+		if (late_waiting(c, pid) != now.context)
 			c->late_context = 0;
 		return 0;
 	}
-	c->late_context = now.context;
+	late_waits(c, pid, now.context);
 	c->flags = (c->flags & ~CONN_LATE_OLD) | CONN_LATE;
 	if (now.state && c->dir != IO_RECORD_SEND &&
 	    !(c->flags & CONN_PASSIVE ? ids_unsampled(&c->request.ids)

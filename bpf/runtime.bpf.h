@@ -5,7 +5,7 @@
 #ifndef SPANLOOM_RUNTIME_BPF_H
 #define SPANLOOM_RUNTIME_BPF_H
 
-#include "owner.bpf.h"
+#include "late.bpf.h"
 #include "python_served.bpf.h"
 
 /*
@@ -68,7 +68,7 @@ static __always_inline bool transfer_runtime(struct conn_state *c, struct transf
 			c->flags |= CONN_LATE_OLD;
 	} else if (c->flags & CONN_LATE) {
 		c->flags &= ~(CONN_LATE | CONN_LATE_OLD);
-		t->context = c->late_context;
+		t->context = late_waiting(c, t->pid);
 		t->flags |= IO_RECORD_LATE;
 		return false;
 	}

@@ -308,6 +308,48 @@ static void check_late(struct watch *w)
 		  (unsigned long long)w->stats.drops[DROP_LATE_WRITE_LOST]);
 }
 
+/* The context of a write ends before the bytes are sent, and the next one is at its address. */
+static int late_again_run(void *arg)
+{
+	struct address a = address_make(TCP4, 0);
+	int fds[2], i;
+
+	(void)arg;
+	if (socket_pair(&a, fds))
+		return 1;
+	handle.fd = fds[0];
+	for (i = 0; i < 4; i++) {
+		fake_enter(0, true);
+		hook_write(&stream, NULL);
+		fake_enter(1, true);
+		if (i % 2)
+			hook_copy(&fake_contexts[0]);
+		fake_enter(-1, false);
+		if (socket_move(fds[0], fds[1], 100) || socket_move(fds[1], fds[0], 100))
+			return 2;
+	}
+	return 0;
+}
+
+static void check_late_again(struct watch *w)
+{
+	struct child c = scene_begin(w, "written late, ended", late_again_run);
+	uint32_t pid = (uint32_t)c.pid;
+	const struct seen *s;
+	size_t at = 0, sent = 0;
+
+	CHECK(hook(w, pid, PROBE_HOOK_LATE_WRITE, hook_write, false, 0) == 0);
+	CHECK(hook(w, pid, PROBE_HOOK_CONTEXT_COPY, hook_copy, true, 0) == 0);
+	scene_end(w, &c);
+	while ((s = watch_next(w, SEEN_IO, pid, &at))) {
+		if (s->io.dir != IO_SEND || sent++ % 2) /* the other end's answer */
+			continue;
+		CHECK_SAY(s->io.context == (sent % 4 == 1 ? address_of(&fake_contexts[0]) : 0),
+			  "send %zu: context %llx", sent, (unsigned long long)s->io.context);
+	}
+	CHECK_SAY(sent == 8, "%zu sends", sent);
+}
+
 /* --- native spans -------------------------------------------------------------------------------
  */
 
@@ -438,6 +480,7 @@ static void check_collector(enum probe_collector collector)
 	check_copies(&w);
 	check_work(&w);
 	check_late(&w);
+	check_late_again(&w);
 	check_native(&w);
 	check_refusals(&w);
 	check_codes(&w);
