@@ -14,10 +14,18 @@ static __always_inline int context_copied_to(u64 child)
 	return 0;
 }
 
-/* At the return of a function that gives a new context. */
+/*
+ * At the return of a function that gives a new context. Before 6.12 a process comes here once for
+ * each process that has this probe in the same file: the cookie says whose it is (0: the kernel has
+ * seen to it).
+ */
 SEC("uretprobe")
 int context_copied(struct pt_regs *ctx)
 {
+	u64 pid = bpf_get_attach_cookie(ctx);
+
+	if (pid && pid != bpf_get_current_pid_tgid() >> 32)
+		return 0;
 	return context_copied_to(probe_result(ctx));
 }
 

@@ -66,6 +66,8 @@ static int link_perf(const struct bpf_program *prog, uint32_t pid, const struct 
 
 	if (hook->kind == PROBE_HOOK_SPAN_ENTRY || hook->kind == PROBE_HOOK_SPAN_EXIT)
 		opts.bpf_cookie = hook->arg;
+	else if (hook->at_return) /* without it, one of all processes (bpf/python.bpf.c) */
+		opts.bpf_cookie = pid;
 	link = bpf_program__attach_uprobe_opts(prog, (pid_t)pid, hook->path, hook->offset, &opts);
 	if (!link)
 		return -errno;

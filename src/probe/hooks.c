@@ -53,9 +53,13 @@ bool hooks_own(const struct bpf_program *prog)
 
 bool hooks_prepare(struct bpf_program *prog, const struct btf *kernel)
 {
+	const char *name = bpf_program__name(prog);
+
 	hook_links_prepare(prog, kernel);
-	/* bpf_get_attach_cookie() came with 5.15: a native span's probe knows its rule by it. */
-	return strncmp(bpf_program__name(prog), "native_", strlen("native_")) != 0 ||
+	/* bpf_get_attach_cookie() came with 5.15: a native span's probe knows its rule by it, one
+	 * at a return its process. */
+	return (strncmp(name, "native_", strlen("native_")) != 0 &&
+		strcmp(name, "context_copied") != 0) ||
 	       kernel_has_helper(kernel, "get_attach_cookie");
 }
 

@@ -134,14 +134,17 @@ static int add(struct python *p, const struct runtime_hook *hook)
 /*
  * From 6.11 on a return probe comes back through a system call of its own, which a seccomp filter
  * could refuse, and the process then died of it; 6.14 lets it pass every filter, and stable
- * releases took that over. Those that may not have it are meant here.
+ * releases took that over. Those that may not have it are meant here. Before 5.15 a return probe
+ * can't be told whose it is, and each process would come to those of all.
  */
-static bool return_probes_can_kill(void)
+static bool return_probes_harm(void)
 {
 	unsigned int major, minor, patch = 0;
 	struct utsname u;
 
 	if (uname(&u) || sscanf(u.release, "%u.%u.%u", &major, &minor, &patch) < 2)
+		return true;
+	if (major < 5 || (major == 5 && minor < 15))
 		return true;
 	if (major != 6 || minor < 11 || minor > 13)
 		return false;
@@ -160,13 +163,13 @@ static int add_returns(struct python *p, const struct function *f, char **ret_wh
 
 	if (!f->size || disasm_function(f->code, f->length, f->address, true, &d))
 		return python_refuse(ret_why,
-				     "this kernel's return probes are dangerous, and where %s "
+				     "this kernel's return probes do harm, and where %s "
 				     "returns isn't known",
 				     f->name);
 	for (size_t i = 0; !err && i < d.jump_count; i++)
 		if (!d.jumps[i].call)
 			err = python_refuse(ret_why,
-					    "this kernel's return probes are dangerous, and %s "
+					    "this kernel's return probes do harm, and %s "
 					    "ends in another function",
 					    f->name);
 	for (size_t i = 0; !err && i < d.return_count; i++) {
@@ -185,7 +188,7 @@ static int add_copy(struct python *p, const struct function *f, char **ret_why)
 				     .required = true,
 				     .name = f->name };
 
-	if (return_probes_can_kill())
+	if (return_probes_harm())
 		return add_returns(p, f, ret_why);
 	hook.offset = f->offset + disasm_entry(f->code, f->length, false);
 	return add(p, &hook);

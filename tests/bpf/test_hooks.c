@@ -152,6 +152,16 @@ static void check_copies(struct watch *w)
 	CHECK(!watch_count(w, SEEN_CONTEXT, 0));
 	check_copied(w, scene_end(w, &c), 2);
 
+	/* The same place for two processes, each with a probe of its own. */
+	c = scene_begin(w, "each its own", copy_run);
+	other = child_make(copy_run, NULL);
+	CHECK(probe_trace(w->probe, (uint32_t)other.pid) == 0);
+	CHECK(probe_set_python(w->probe, (uint32_t)other.pid, &layout) == 0);
+	CHECK(hook(w, (uint32_t)c.pid, PROBE_HOOK_CONTEXT_COPY, hook_copy, true, 0) == 0);
+	CHECK(hook(w, (uint32_t)other.pid, PROBE_HOOK_CONTEXT_COPY, hook_copy, true, 0) == 0);
+	check_copied(w, scene_end(w, &other), 1);
+	check_copied(w, scene_end(w, &c), 1);
+
 	c = scene_begin(w, "taken away", copy_run);
 	pid = (uint32_t)c.pid;
 	CHECK(hook(w, pid, PROBE_HOOK_CONTEXT_COPY, hook_copy, true, 0) == 0);
