@@ -114,10 +114,9 @@ static int check_prerequisites(char **ret_error)
 	if (access("/sys/kernel/btf/vmlinux", R_OK))
 		return fail(ret_error, -ENOENT,
 			    "this kernel has no type information (/sys/kernel/btf/vmlinux: %s): it "
-			    "must be built "
-			    "with CONFIG_DEBUG_INFO_BTF=y, as the kernels of Debian 11, Ubuntu "
-			    "20.10, RHEL 8.2 and later are; in a "
-			    "container, mount /sys read-only",
+			    "must be built with CONFIG_DEBUG_INFO_BTF=y, as the kernels of Debian "
+			    "12, Ubuntu 22.04, RHEL 9 and later are; in a container, mount /sys "
+			    "read-only",
 			    strerror(errno));
 	return 0;
 }
@@ -133,7 +132,8 @@ static bool too_few_files(int err)
 
 static int load_failure(int err, char **ret_error)
 {
-	if (err == -EPERM || err == -EACCES)
+	/* The verifier says no with EACCES, too. */
+	if (err == -EPERM || (err == -EACCES && !strstr(libbpf_log, "PROG LOAD LOG")))
 		return fail(ret_error, err,
 			    "the kernel refuses to load BPF programs (%s): run as root with "
 			    "CAP_BPF and CAP_PERFMON (or "

@@ -179,6 +179,13 @@ int programs_choose(struct bpf_object *obj, const struct probe_options *o,
 			    "reading the kernel's type information (/sys/kernel/btf/vmlinux) "
 			    "failed: %s",
 			    strerror(errno));
+	/* A helper that came with them. */
+	if (!kernel_has_helper(btf, "check_mtu")) {
+		btf__free(btf);
+		return fail(ret_error, -EOPNOTSUPP,
+			    "this kernel is too old: its BPF programs have no atomic operations, "
+			    "which came with 5.12");
+	}
 	has_sock =
 		has_tracepoint(btf, "sock_send_length") && has_tracepoint(btf, "sock_recv_length");
 	err = choose_collector(&c, o->collector, has_sock, ret_error);
