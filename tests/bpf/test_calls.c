@@ -133,11 +133,12 @@ static void check_others(struct watch *w)
 
 static void check_unsampled(void)
 {
-	struct peer *p = peer_start(TCP4);
+	struct peer *p;
 	struct watch w;
 
 	check_scene = "not sampled";
 	propagate_open(&w, PROBE_COLLECTOR_AUTO, 1, false);
+	p = peer_start(TCP4); /* which waits for so long only */
 	propagate_reset(&w);
 	watch_run(&w, asks_some, p);
 	CHECK(requests_count == 0 && watch_count(&w, SEEN_IO, 0) == 0);

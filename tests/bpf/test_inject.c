@@ -370,13 +370,15 @@ static int asks_on(void *arg)
 
 static void check_closed(void)
 {
-	struct peer *p = peer_start(TCP4);
-	struct child c = child_make(asks_on, p);
+	struct peer *p;
+	struct child c;
 	struct watch w;
 	int status = 0;
 
 	check_scene = "the agent goes";
 	propagate_open(&w, PROBE_COLLECTOR_AUTO, 0, true);
+	p = peer_start(TCP4); /* which waits for so long only */
+	c = child_make(asks_on, p);
 	CHECK(probe_trace(w.probe, (uint32_t)c.pid) == 0);
 	child_go(&c);
 	CHECK(child_wait(&c));
