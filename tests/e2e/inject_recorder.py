@@ -64,6 +64,7 @@ class Recorder:
     """Starts on construction; a context manager. echo=True: no HTTP, what comes goes back."""
 
     def __init__(self, echo=False, receive_buffer=None):
+        self.closed = False
         self.echo, self.requests, self.streams, self.errors = echo, [], [], []
         self.lock = threading.Lock()
         self.listener = socket.socket()
@@ -101,7 +102,7 @@ class Recorder:
 
     def _echo(self, stream):
         """Whatever was not read yet and all that comes goes back."""
-        while True:
+        while not self.closed:
             if len(stream.bytes) > stream.used:
                 stream.sock.sendall(stream.bytes[stream.used:])
                 stream.used = len(stream.bytes)
@@ -196,12 +197,18 @@ class Recorder:
         return by_path
 
     def close(self):
+        self.closed = True
+        try:
+            self.listener.shutdown(socket.SHUT_RDWR)  # who waits in accept() keeps it else
+        except OSError:
+            pass
         self.listener.close()
         for stream in self.streams:
             try:
                 stream.sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+            stream.bytes.clear()
 
     def __enter__(self):
         return self
