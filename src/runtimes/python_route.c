@@ -162,11 +162,29 @@ static bool by_endpoint(const struct python_route_node *n, const struct runtime_
 static bool (*const rules[])(const struct python_route_node *,
 			     const struct runtime_route *) = { by_context, by_route, by_endpoint };
 
+/*
+ * Is all that the scope names in the tree? FastAPI makes the contexts of an included router when a
+ * request first gets there, and routes are added while the application runs: what is not here yet
+ * may share its endpoint, even its route, with one that is.
+ */
+static bool known(const struct python_tree *tree, const struct runtime_route *r)
+{
+	bool context = !r->route_context, route = !r->route;
+
+	for (size_t i = 0; i < tree->count && !(context && route); i++) {
+		context = context || tree->nodes[i].context == r->route_context;
+		route = route || tree->nodes[i].object == r->route;
+	}
+	return context && route;
+}
+
 static size_t candidates(const struct python_tree *tree, const struct runtime_route *r,
 			 struct python_route_node **ret)
 {
 	size_t found = 0;
 
+	if (!known(tree, r))
+		return 0;
 	for (size_t rule = 0; !found && rule < sizeof(rules) / sizeof(rules[0]); rule++)
 		for (size_t i = 0; i < tree->count && found < MATCHES_MAX; i++)
 			if (rules[rule](&tree->nodes[i], r))
@@ -184,7 +202,8 @@ static bool may_read(const struct python_tree *tree)
 static bool current(const struct python *p, struct python_route_node *const *found, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		if (python_tree_identity(p, found[i]->object) != found[i]->identity)
+		if (python_tree_node_identity(p, found[i]->object, found[i]->context) !=
+		    found[i]->identity)
 			return false;
 	return n > 0;
 }
@@ -193,13 +212,15 @@ static bool current(const struct python *p, struct python_route_node *const *fou
 static size_t find(struct python *p, struct python_tree *tree, const struct runtime_route *r,
 		   struct python_route_node **ret)
 {
-	size_t n = candidates(tree, r, ret);
+	size_t n = candidates(tree, r, ret), before = tree->count;
 
 	tree->lookups++;
 	if (current(p, ret, n))
 		return n;
 	if (!may_read(tree) || !python_tree_read(p, r->router, tree))
 		return 0;
+	if (tree->count > before)
+		tree->reads--; /* it is growing, which ends */
 	n = candidates(tree, r, ret);
 	return current(p, ret, n) ? n : 0;
 }

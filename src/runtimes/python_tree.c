@@ -95,6 +95,13 @@ uint64_t python_tree_identity(const struct python *p, uint64_t object)
 	}
 }
 
+uint64_t python_tree_node_identity(const struct python *p, uint64_t object, uint64_t context)
+{
+	uint64_t id = python_tree_identity(p, object);
+
+	return context ? id * 31 ^ python_tree_identity(p, context) : id;
+}
+
 static enum element_kind kind_read(const struct walk *w, uint64_t type)
 {
 	const struct python *p = w->p;
@@ -176,7 +183,7 @@ static void add_leaf(struct walk *w, uint64_t object, uint64_t context, uint64_t
 		       .object = object,
 		       .context = context,
 		       .endpoint = endpoint,
-		       .identity = python_tree_identity(w->p, object),
+		       .identity = python_tree_node_identity(w->p, object, context),
 		       .root = root ? strdup(root) : NULL,
 		       .path = path,
 	       });

@@ -19,7 +19,7 @@ struct python_route_node {
 	uint64_t endpoint; /* what scope["endpoint"] is */
 	uint64_t code;     /* of the endpoint's function; 0: isn't one */
 	bool code_known;   /* it was looked for */
-	uint64_t identity; /* of what is at `object` */
+	uint64_t identity; /* of what is at `object` and at `context` */
 	char *root;        /* templates of the mounts above; NULL: they can't be told */
 	char *path;        /* template of the rest */
 };
@@ -45,5 +45,7 @@ void python_tree_clear(struct python_tree *tree);
 bool python_root_is_setting(const struct python *p, uint64_t router, struct slice root);
 /* A mix of what makes an object the one that it is: its class and where its attributes are. */
 uint64_t python_tree_identity(const struct python *p, uint64_t object);
+/* The same of a node's object and, unless that is 0, its context. */
+uint64_t python_tree_node_identity(const struct python *p, uint64_t object, uint64_t context);
 
 #endif

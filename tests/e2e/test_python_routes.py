@@ -3,6 +3,7 @@ from the path, gives the path; a request that no route matched has none. Code of
 """
 import http.client
 import json
+import time
 
 import pytest
 import services
@@ -87,13 +88,15 @@ def check(span, method, path, expected, prefix=""):
     assert span.name == (f"{method} {route}" if route else method)
 
 
-def run_cases(tracing, app, cases, prefix=""):
+def run_cases(tracing, app, cases, prefix="", pause=0.0):
+    """With a pause behind each request its route is looked up before the next one is there."""
     t = tracing("http/protobuf")
     t.start(pids=[app.pid])
     request(app.port, "GET", "/health")
     for _ in range(AGAIN):
         for method, path, status, _ in cases:
             got, _ = request(app.port, method, path)
+            time.sleep(pause)
             assert got == status, f"{method} {path}: {got}"
     records = json.loads(request(app.port, "GET", "/recorded")[1])
     spans = [s for s in servers(t.finish()) if s.path != "/recorded"]
@@ -159,6 +162,12 @@ def test_root_path_that_a_client_names(tracing, stack):
         assert request(app.port, "GET", f"/items/{n}", {"X-Forwarded-Prefix": f"/of-user-{n}"})[0] == 200
     spans = servers(t.finish())
     assert len(spans) == 20 and {(s.name, s.attrs["http.route"]) for s in spans} == {("GET /items/{item_id}", "/items/{item_id}")}
+
+
+def test_routes_that_are_made_while_it_runs(tracing, stack):
+    """FastAPI makes what it knows of an included router when a request first gets there."""
+    app = stack.python_app("routes_app")
+    run_cases(tracing, app, [case for case in FASTAPI if "/users/" in case[1]], pause=0.3)
 
 
 @pytest.mark.parametrize("server", ["hypercorn", "gunicorn"])
