@@ -182,10 +182,12 @@ static void fill_span_attrs(struct otlp_encoder *e, const struct span *s, Otlp__
 	}
 }
 
+/* A server span's parent is the caller's, by a header or joined on the host. */
 uint32_t otlp_span_flags(const struct span *s)
 {
-	return s->trace_flags | OTLP_FLAG_HAS_IS_REMOTE |
-	       (s->has_parent && s->remote_parent ? OTLP_FLAG_IS_REMOTE : 0);
+	bool remote = s->has_parent && (s->remote_parent || s->kind == SPAN_SERVER);
+
+	return s->trace_flags | OTLP_FLAG_HAS_IS_REMOTE | (remote ? OTLP_FLAG_IS_REMOTE : 0);
 }
 
 static void fill_span(struct otlp_encoder *e, const struct span *s, Otlp__Span *out,

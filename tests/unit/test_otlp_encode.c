@@ -112,6 +112,21 @@ static void test_fields(void)
 	otlp_encoder_free(e);
 }
 
+static void test_flags(void)
+{
+	struct span *s = make_span(NULL, 0x11);
+
+	s->trace_flags = 1;
+	CHECK(otlp_span_flags(s) == 0x101);
+	s->has_parent = true;
+	CHECK(otlp_span_flags(s) == 0x301); /* joined */
+	s->kind = SPAN_CLIENT;
+	CHECK(otlp_span_flags(s) == 0x101);
+	s->remote_parent = true;
+	CHECK(otlp_span_flags(s) == 0x301);
+	span_free(s);
+}
+
 /* Spans of three resources and of none, mixed. */
 static void test_groups(void)
 {
@@ -265,6 +280,7 @@ static void show_cost(void)
 int main(void)
 {
 	test_fields();
+	test_flags();
 	test_groups();
 	test_bytes();
 	test_nul();
