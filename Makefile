@@ -209,10 +209,7 @@ bpf: $(BPF_TEST_BIN)
 
 e2e: $(BUILD)/spanloom $(E2E_BIN) $(BUILD)/venv/ready
 	@SPANLOOM_BUILD=$(abspath $(BUILD)) $(RUN_TESTS) --stream e2e \
-		'pytest=$(BUILD)/venv/bin/python -m pytest -q --color=no -p no:cacheprovider tests/e2e \
-			--ignore=tests/e2e/test_inject_sockets.py $(E2E_ARGS)' \
-		'sockets=$(BUILD)/venv/bin/python -m pytest -q --color=no -p no:cacheprovider \
-			tests/e2e/test_inject_sockets.py' # which keeps all that it has seen: a process of its own
+		'pytest=$(BUILD)/venv/bin/python -m pytest -q --color=no -p no:cacheprovider tests/e2e $(E2E_ARGS)'
 
 define run_fuzzers
 	@mkdir -p $(BUILD)/fuzz/work

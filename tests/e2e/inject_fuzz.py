@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "..", "..", "tools")]
+from acceptor import Acceptor  # noqa: E402
 from inject_messages import Mismatch, Walk  # noqa: E402
 from inject_plan import INTERIM, gates, heads, plan  # noqa: E402
 
@@ -28,58 +29,42 @@ AT_ONCE, SENDERS, STUCK_SECONDS = 16, 3, 20
 REST_SECONDS = 0.001  # of a calm client: what is measured is the agent, not a machine that is full
 
 
-class Server:
+class Server(Acceptor):
     """Knows every connection's plan by the path of its first request; .ids, .failures."""
 
     def __init__(self, calm=False):
         self.calm, self.ids, self.failures, self.done = calm, {}, [], 0
-        self.lock = threading.Lock()
-        self.listener = socket.socket()
-        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        self.listener.bind(("127.0.0.1", 0))
-        self.listener.listen(64)
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            try:
-                sock, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+        super().__init__(receive_buffer=65536)
 
     def _serve(self, sock):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         walk = name = None
         try:
-            with sock:
-                first = b""
-                while b" HTTP/" not in first:
-                    data = sock.recv(4096)
-                    if not data:
-                        return
-                    first += data
-                name = first.split(b" ", 2)[1].split(b"/")
-                p = plan(int(name[2]), int(name[3]), self.calm)
-                if p.receive_buffer:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, p.receive_buffer)
-                walk = Walk(p.messages)
-                while first:
-                    for what, n in walk.feed(first):
-                        self._answer(sock, p.messages[n], what)
-                    if p.slow:
-                        time.sleep(0.001)
-                    first = sock.recv(1 << 17)
-                if walk.at < len(p.messages):
-                    raise Mismatch(f"the connection ended; message {walk.at} of {len(p.messages)} has only "
-                                   f"{bytes(walk.waiting[:400])!r}")
+            first = b""
+            while b" HTTP/" not in first:
+                data = sock.recv(4096)
+                if not data:
+                    return
+                first += data
+            name = first.split(b" ", 2)[1].split(b"/")
+            p = plan(int(name[2]), int(name[3]), self.calm)
+            if p.receive_buffer:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, p.receive_buffer)
+            walk = Walk(p.messages)
+            while first:
+                for what, n in walk.feed(first):
+                    self._answer(sock, p.messages[n], what)
+                if p.slow:
+                    time.sleep(0.001)
+                first = sock.recv(1 << 17)
+            if walk.at < len(p.messages):
+                raise Mismatch(f"the connection ended; message {walk.at} of {len(p.messages)} has only "
+                               f"{bytes(walk.waiting[:400])!r}")
         except (Mismatch, OSError, ValueError, IndexError) as e:
-            with self.lock:
+            with self._lock:
                 self.failures.append(f"{name}: {e!r}")
         finally:
             if walk:
-                with self.lock:
+                with self._lock:
                     self.done += walk.at
                     for m, ids in zip(p.messages, walk.ids):
                         if ids:
@@ -91,9 +76,6 @@ class Server:
             sock.sendall(INTERIM)
         elif what == ("head" if m.early else "message"):
             sock.sendall(m.answer)
-
-    def close(self):
-        self.listener.close()
 
 
 class Sender:

@@ -1,15 +1,16 @@
 """A server of the tests that keeps every byte it receives, and answers HTTP/1 as far as a client needs it.
 
-Owns: a listening port of loopback, one thread a connection. Refuses: to forgive; what it cannot read as a request stays in
+Owns: the bytes and the requests of each connection. Refuses: to forgive; what it cannot read as a request stays in
 .errors. The path says how it behaves: /reset/ hangs up after the head, /early/ answers before the body, /slow/ reads with
 pauses, /pause/ answers late, /size/N/ answers with N bytes; Upgrade and CONNECT make the connection an echo.
 """
 import re
 import socket
 import struct
-import threading
 import time
 from dataclasses import dataclass
+
+from acceptor import Acceptor
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
 UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
@@ -53,6 +54,8 @@ class Stream:
                 return None
 
     def exactly(self, count):
+        if count < 0:
+            raise ValueError(f"a length of {count} bytes")
         while len(self.bytes) < self.used + count:
             if not self.fill():
                 return None
@@ -60,32 +63,16 @@ class Stream:
         return bytes(self.bytes[self.used - count:self.used])
 
 
-class Recorder:
+class Recorder(Acceptor):
     """Starts on construction; a context manager. echo=True: no HTTP, what comes goes back."""
 
     def __init__(self, echo=False, receive_buffer=None):
-        self.closed = False
         self.echo, self.requests, self.streams, self.errors = echo, [], [], []
-        self.lock = threading.Lock()
-        self.listener = socket.socket()
-        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if receive_buffer:
-            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.listener.bind(("127.0.0.1", 0))
-        self.listener.listen(128)
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(receive_buffer)
 
-    def _accept(self):
-        while True:
-            try:
-                sock, _ = self.listener.accept()
-            except OSError:
-                return
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with self.lock:
-                self.streams.append(Stream(len(self.streams), sock))
-            threading.Thread(target=self._serve, args=(self.streams[-1],), daemon=True).start()
+    def _accepted(self, sock):
+        self.streams.append(Stream(len(self.streams), sock))
+        return self.streams[-1]
 
     def _serve(self, stream):
         try:
@@ -97,12 +84,10 @@ class Recorder:
             pass
         except Exception as e:  # told to the test
             self.errors.append(f"connection {stream.number}: {e!r}")
-        finally:
-            stream.sock.close()
 
     def _echo(self, stream):
         """Whatever was not read yet and all that comes goes back."""
-        while not self.closed:
+        while True:
             if len(stream.bytes) > stream.used:
                 stream.sock.sendall(stream.bytes[stream.used:])
                 stream.used = len(stream.bytes)
@@ -184,12 +169,12 @@ class Recorder:
         return OK[:-2] if method == b"HEAD" else OK
 
     def _keep(self, stream, path, head, body):
-        with self.lock:
+        with self._lock:
             self.requests.append(Request(stream.number, path, head, body))
 
     def take(self):
         """{path: Request} since the last time; a path that came twice is an error."""
-        with self.lock:
+        with self._lock:
             taken, self.requests = self.requests, []
         assert not self.errors, self.errors[:5]
         by_path = {r.path: r for r in taken}
@@ -197,21 +182,6 @@ class Recorder:
         return by_path
 
     def close(self):
-        self.closed = True
-        try:
-            self.listener.shutdown(socket.SHUT_RDWR)  # who waits in accept() keeps it else
-        except OSError:
-            pass
-        self.listener.close()
+        super().close()
         for stream in self.streams:
-            try:
-                stream.sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             stream.bytes.clear()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *unused):
-        self.close()

@@ -190,10 +190,6 @@ class OtlpReceiver:
         self._grpc.stop(0)
         self._http.shutdown()
         self._http.server_close()
-        # Its threads may keep it for as long as the session is.
-        with self._lock:
-            self._spans, self._pending, self._seen = [], [], set()
-            self.requests.clear()
 
     def __enter__(self):
         return self

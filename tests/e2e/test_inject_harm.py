@@ -5,15 +5,14 @@ Owns: the loads under which agents come, die, stand still and meet each other, a
 import os
 import re
 import signal
-import socket
 import statistics
 import subprocess
-import threading
 import time
 
 import inject_clients
 import pytest
 import services
+from acceptor import Acceptor
 from inject_clients import Helper
 from inject_fuzz import Server
 from inject_messages import LINE
@@ -176,16 +175,15 @@ def test_agent_that_stands_still(tracing, stack, gateway):
     assert t.drops().get("ring_full", 0) > 0
 
 
-class Drain:
+class Drain(Acceptor):
     """Takes requests of known size and throws their bodies away; keeps heads."""
 
     def __init__(self):
-        self.listener, self.heads = socket.create_server(("127.0.0.1", 0)), []
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
+        self.heads = []
+        super().__init__()
 
-    def _serve(self):
-        sock, room = self.listener.accept()[0], bytearray(1 << 20)
+    def _serve(self, sock):
+        room = bytearray(1 << 20)
         while True:
             got = b""
             while b"\r\n\r\n" not in got:
@@ -196,7 +194,10 @@ class Drain:
             head, rest = got.split(b"\r\n\r\n", 1)
             left = int(head.rsplit(b" ", 1)[1]) - len(rest)
             while left:
-                left -= sock.recv_into(room, min(left, len(room)))
+                count = sock.recv_into(room, min(left, len(room)))
+                if not count:
+                    return
+                left -= count
             self.heads.append(head + b"\r\n")
             sock.sendall(OK)
 
@@ -224,7 +225,7 @@ def test_bulk_throughput(tracing, stack):
         if with_agent:
             assert t.agent.stop(timeout=20) == 0
         t.close()
-        server.listener.close()
+        server.close()
     none, agent = statistics.median(rates[False]), statistics.median(rates[True])
     print(f"bulk: {none:.0f} MB/s without, {agent:.0f} MB/s with the agent: {agent / none:.2f}")
     assert agent > none / 2
