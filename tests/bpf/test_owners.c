@@ -27,7 +27,7 @@ enum op {
 	CALL,   /* in `in`; `b`: the connection of the request that it is bound to, or NONE */
 	ANSWER, /* on connection `a` */
 	OTHER,  /* something else is read */
-	SLEEP,
+	SLEEP,  /* `a` milliseconds */
 };
 
 struct step {
@@ -74,9 +74,35 @@ static const struct play plays[] = {
 	  0,
 	  false,
 	  { { READ, 0, 0, 0, false },
-	    { SLEEP, 0, 0, 0, false },
+	    { SLEEP, 0, 2, 0, false },
 	    { COPY, 0, 1, NONE, false },
 	    { CALL, 1, 0, NONE, false } } },
+	{ "relied upon, after a wait for the interpreter's lock",
+	  PROBE_TRUST_CONTEXTS,
+	  false,
+	  { { READ, 0, 0, 0, false },
+	    { SLEEP, 0, 2, 0, false },
+	    { COPY, 0, 1, 0, false },
+	    { COPY, 0, 2, NONE, false },
+	    { CALL, 1, 0, 0, true } } },
+	{ "relied upon, but not after a longer sleep",
+	  PROBE_TRUST_CONTEXTS,
+	  false,
+	  { { READ, 0, 0, 0, false },
+	    { SLEEP, 0, 150, 0, false },
+	    { COPY, 0, 1, NONE, false },
+	    { CALL, 1, 0, NONE, false } } },
+	{ "not after its answer began",
+	  PROBE_TRUST_CONTEXTS,
+	  false,
+	  { { READ, 0, 0, 0, false }, { ANSWER, 0, 0, 0, false }, { COPY, 0, 1, NONE, false } } },
+	{ "after another's answer began",
+	  PROBE_TRUST_CONTEXTS,
+	  false,
+	  { { READ, 0, 1, 0, false },
+	    { READ, 0, 0, 0, false },
+	    { ANSWER, 0, 1, 0, false },
+	    { COPY, 0, 1, 0, false } } },
 	{ "not after something else was read",
 	  0,
 	  false,
@@ -230,7 +256,7 @@ static int play_run(void *arg)
 				return 5;
 			break;
 		case SLEEP:
-			usleep(2000);
+			usleep((useconds_t)s->a * 1000);
 			break;
 		case END:
 			break;
@@ -239,8 +265,7 @@ static int play_run(void *arg)
 	return 0;
 }
 
-/* --- the checks ---------------------------------------------------------------------------------
- */
+/* --- the checks ------------------------------------------------------------------------------- */
 
 static uint32_t play(struct watch *w, const struct play *p, const struct python_layout *l,
 		     const char *head)
