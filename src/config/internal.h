@@ -117,10 +117,10 @@ struct setting {
 /* table.c */
 extern const struct option_row option_rows[OPTION_COUNT];
 
-/* The first failure's message, malloc'd. Each of these returns 0 or -EINVAL or -ENOMEM. */
-int options_fail(char **ret_error, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-/* source.c: collects texts. `settings` has OPTION_COUNT elements, zeroed before. */
+/*
+ * source.c: collects texts. `settings` has OPTION_COUNT elements, zeroed before. Each of these
+ * returns 0, or -EINVAL or -ENOMEM with the first failure's message (malloc'd).
+ */
 int settings_from_argv(struct setting *settings, int argc, char *const *argv, char **ret_error);
 int settings_from_env(struct setting *settings, char *const *env, char **ret_error);
 int settings_from_file(struct setting *settings, const char *path, const char *where,

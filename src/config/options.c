@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fail.h"
 #include "config/internal.h"
 
 static void describe_allowed(const struct option_row *row, char *buf, size_t bytes)
@@ -37,12 +38,12 @@ static int apply_text(const struct option_row *row, const struct setting_value *
 	int err = row->parse(row, value->text, o);
 
 	if (err == -ENOMEM)
-		options_fail(ret_error, "out of memory while reading the options");
+		return fail(ret_error, err, "out of memory while reading the options");
 	if (err != -EINVAL)
 		return err;
 	describe_allowed(row, allowed, sizeof(allowed));
-	return options_fail(ret_error, "%s=%s: must be %s", value->where,
-			    row->flags & ROW_SECRET ? "..." : value->text, allowed);
+	return fail(ret_error, -EINVAL, "%s=%s: must be %s", value->where,
+		    row->flags & ROW_SECRET ? "..." : value->text, allowed);
 }
 
 static int apply(const struct setting *settings, struct options *o, char **ret_error)
@@ -54,7 +55,7 @@ static int apply(const struct setting *settings, struct options *o, char **ret_e
 		if (!row->parse)
 			continue;
 		if (!s->count && row->initial && row->parse(row, row->initial, o))
-			return options_fail(ret_error, "out of memory while reading the options");
+			return fail(ret_error, -ENOMEM, "out of memory while reading the options");
 		if (row->flags & ROW_STANDARD_BOOL && s->source == SOURCE_ENV)
 			continue;
 		for (size_t k = 0; k < s->count; k++) {

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fail.h"
 #include "base/log.h"
 #include "config/internal.h"
 
@@ -83,8 +84,8 @@ static int resolve_sampler(const struct setting *settings, struct options *o, ch
 	/* The argument of a sampler that takes none is not looked at. */
 	if (o->sampler_root == SAMPLER_ROOT_RATIO && settings[from].count &&
 	    !rate_parse(setting_text(settings, from), &o->sampler_ratio))
-		return options_fail(ret_error, "%s=%s: must be a number from 0 to 1",
-				    setting_where(settings, from), setting_text(settings, from));
+		return fail(ret_error, -EINVAL, "%s=%s: must be a number from 0 to 1",
+			    setting_where(settings, from), setting_text(settings, from));
 	return 0;
 }
 
@@ -126,8 +127,8 @@ static int resolve_endpoint(const struct setting *settings, struct options *o, c
 			     setting_bool(settings, OPT_OTLP_INSECURE, false), &o->otlp_endpoint,
 			     &why);
 	if (err == -EINVAL)
-		options_fail(ret_error, "%s=%s: must be %s",
-			     setting_where(settings, OPT_OTLP_ENDPOINT), text, why);
+		return fail(ret_error, err, "%s=%s: must be %s",
+			    setting_where(settings, OPT_OTLP_ENDPOINT), text, why);
 	return err;
 }
 
@@ -135,12 +136,11 @@ static int resolve_tls(const struct setting *settings, struct options *o, char *
 {
 	if (!o->otlp_client_key == !o->otlp_client_certificate)
 		return 0;
-	return options_fail(ret_error,
-			    "%s is set without the other: --otlp-client-key and "
-			    "--otlp-client-certificate belong together",
-			    setting_where(settings, o->otlp_client_key
-							    ? OPT_OTLP_CLIENT_KEY
-							    : OPT_OTLP_CLIENT_CERTIFICATE));
+	return fail(ret_error, -EINVAL,
+		    "%s is set without the other: --otlp-client-key and "
+		    "--otlp-client-certificate belong together",
+		    setting_where(settings, o->otlp_client_key ? OPT_OTLP_CLIENT_KEY
+							       : OPT_OTLP_CLIENT_CERTIFICATE));
 }
 
 static int resolve_batch(const struct setting *settings, struct options *o, char **ret_error)
@@ -148,9 +148,9 @@ static int resolve_batch(const struct setting *settings, struct options *o, char
 	if (o->max_export_batch_size <= o->max_queue_size)
 		return 0;
 	if (settings[OPT_BATCH_SIZE].count)
-		return options_fail(ret_error, "%s=%s: must be at most the queue's size, %u",
-				    setting_where(settings, OPT_BATCH_SIZE),
-				    setting_text(settings, OPT_BATCH_SIZE), o->max_queue_size);
+		return fail(ret_error, -EINVAL, "%s=%s: must be at most the queue's size, %u",
+			    setting_where(settings, OPT_BATCH_SIZE),
+			    setting_text(settings, OPT_BATCH_SIZE), o->max_queue_size);
 	o->max_export_batch_size = o->max_queue_size;
 	return 0;
 }
@@ -173,8 +173,8 @@ int options_resolve(const struct setting *settings, struct options *o, char **re
 	if (err)
 		return err;
 	if (o->enabled && !o->rule_count)
-		return options_fail(
-			ret_error,
+		return fail(
+			ret_error, -EINVAL,
 			"nothing to trace was chosen; for example:\n"
 			"  spanloom --port 8000            what listens on TCP port 8000\n"
 			"  spanloom --exe 'uvicorn*'       by the program's name\n"

@@ -4,27 +4,15 @@
  * has set, so they are read from the highest down.
  */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fail.h"
 #include "config/internal.h"
-
-int options_fail(char **ret_error, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	if (vasprintf(ret_error, fmt, ap) < 0)
-		*ret_error = NULL;
-	va_end(ap);
-	return -EINVAL;
-}
 
 static int out_of_memory(char **ret_error)
 {
-	options_fail(ret_error, "out of memory while reading the options");
-	return -ENOMEM;
+	return fail(ret_error, -ENOMEM, "out of memory while reading the options");
 }
 
 const char *setting_text(const struct setting *settings, enum option_id id)
@@ -133,15 +121,15 @@ static int parse_argument(struct setting *settings, const char *arg, const char 
 	else if (strcmp(arg, "-V") == 0)
 		arg = "--version";
 	if (strncmp(arg, "--", 2) != 0 || !arg[2])
-		return options_fail(ret_error,
-				    "unexpected argument '%s'; options begin with '--' and take "
-				    "their value as --name=value, see spanloom --help",
-				    arg);
+		return fail(ret_error, -EINVAL,
+			    "unexpected argument '%s'; options begin with '--' and take "
+			    "their value as --name=value, see spanloom --help",
+			    arg);
 	equals = strchrnul(arg, '=');
 	id = find_flag(arg + 2, (size_t)(equals - arg) - 2);
 	if (id < 0)
-		return options_fail(ret_error, "unknown option %.*s; see spanloom --help",
-				    (int)(equals - arg), arg);
+		return fail(ret_error, -EINVAL, "unknown option %.*s; see spanloom --help",
+			    (int)(equals - arg), arg);
 	row = &option_rows[id];
 	snprintf(where, sizeof(where), "--%s", row->flag);
 	if (*equals) {
@@ -153,7 +141,7 @@ static int parse_argument(struct setting *settings, const char *arg, const char 
 		*ret_used = 2;
 	}
 	if (!*text)
-		return options_fail(ret_error, "%s needs a value: %s %s", where, where, row->arg);
+		return fail(ret_error, -EINVAL, "%s needs a value: %s %s", where, where, row->arg);
 	return setting_add(settings, (enum option_id)id, SOURCE_FLAG, where, text)
 		       ? out_of_memory(ret_error)
 		       : 0;
@@ -245,21 +233,20 @@ static int parse_line(const struct line_file *file, unsigned int number, char *l
 
 	equals = strchr(line, '=');
 	if (!equals)
-		return options_fail(ret_error, "%s:%u: not of the form key = value", path, number);
+		return fail(ret_error, -EINVAL, "%s:%u: not of the form key = value", path, number);
 	*equals = 0;
 	key = trim(line);
 	text = trim(equals + 1);
 	id = find_flag(key, strlen(key));
 	if (id < 0 || option_rows[id].flags & ROW_NOT_IN_FILE)
-		return options_fail(
-			ret_error,
-			"%s:%u: unknown key '%s'; keys are the long options of spanloom --help",
-			path, number, key);
+		return fail(ret_error, -EINVAL,
+			    "%s:%u: unknown key '%s'; keys are the long options of spanloom --help",
+			    path, number, key);
 	if (!*text)
-		return options_fail(ret_error, "%s:%u: %s needs a value", path, number, key);
+		return fail(ret_error, -EINVAL, "%s:%u: %s needs a value", path, number, key);
 	if (settings[id].source == SOURCE_FILE && !(option_rows[id].flags & ROW_LIST))
-		return options_fail(ret_error, "%s:%u: %s is given a second time", path, number,
-				    key);
+		return fail(ret_error, -EINVAL, "%s:%u: %s is given a second time", path, number,
+			    key);
 	if (asprintf(&where, "%s:%u: %s", path, number, key) < 0)
 		return out_of_memory(ret_error);
 	err = setting_add(settings, (enum option_id)id, SOURCE_FILE, where, text);
@@ -295,8 +282,8 @@ static int parse_lines(const struct line_file *file, char *text, size_t len, cha
 		*end = 0;
 		number++;
 		if (strlen(line) != (size_t)(end - line))
-			return options_fail(ret_error, "%s:%u: a NUL byte, not a text file",
-					    file->path, number);
+			return fail(ret_error, -EINVAL, "%s:%u: a NUL byte, not a text file",
+				    file->path, number);
 		cut_comment(line);
 		line = trim(line);
 		if (*line)
@@ -320,11 +307,11 @@ static int read_lines(const struct line_file *lines, const char *where, const ch
 	if (!text) {
 		err = out_of_memory(ret_error);
 	} else if (!file || ferror(file)) {
-		err = options_fail(ret_error, "%s=%s: cannot read the %s file: %s", where,
-				   lines->path, what, strerror(errno));
+		err = fail(ret_error, -EINVAL, "%s=%s: cannot read the %s file: %s", where,
+			   lines->path, what, strerror(errno));
 	} else if (len > OPTIONS_FILE_MAX_BYTES) {
-		err = options_fail(ret_error, "%s: more than %d bytes, not a %s file", lines->path,
-				   OPTIONS_FILE_MAX_BYTES, what);
+		err = fail(ret_error, -EINVAL, "%s: more than %d bytes, not a %s file", lines->path,
+			   OPTIONS_FILE_MAX_BYTES, what);
 	} else {
 		text[len] = 0;
 		err = parse_lines(lines, text, len, ret_error);

@@ -8,32 +8,18 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/fail.h"
 #include "base/log.h"
 #include "discover/file.h"
 #include "discover/listen.h"
 
 enum { OWN_MOUNTINFO_MAX_BYTES = 4 << 20 };
-
-static int fail(char **ret_error, int err, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
-
-static int fail(char **ret_error, int err, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	if (vasprintf(ret_error, fmt, ap) < 0)
-		*ret_error = NULL;
-	va_end(ap);
-	return err;
-}
 
 static int resolve_cgroups(struct selector *s)
 {

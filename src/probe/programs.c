@@ -3,10 +3,10 @@
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/fail.h"
 #include "base/ratio.h"
 #include "probe/hooks.h"
 #include "probe/mounts.h"
@@ -15,18 +15,6 @@ enum { RUN_BYTES = 16384, TAIL_BYTES = 128 };
 
 /* As enum sampler_root of trace/sample.h. */
 enum { ROOT_ON, ROOT_OFF, ROOT_RATIO };
-
-static int __attribute__((format(printf, 3, 4)))
-fail(char **ret_error, int err, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	if (vasprintf(ret_error, fmt, ap) < 0)
-		*ret_error = NULL;
-	va_end(ap);
-	return err;
-}
 
 /* Is the kernel's tracepoint `name` there? Its BTF names a type btf_trace_<name>. */
 static bool has_tracepoint(const struct btf *btf, const char *name)
