@@ -2,15 +2,17 @@
  * Calls: HTTP/1 requests that a traced process sends on a connection it made. A call gets its ids
  * where its first bytes are seen first: in bpf/inject.bpf.c before they are queued, or behind the
  * fact by the collector. Its record is written once the bytes are sent, so a send that failed
- * leaves nothing but the ids, which the next try finds. Included by connection.bpf.h, behind struct
- * transfer. Invariant: a call begins only where no answer is outstanding that we know of.
+ * leaves nothing but the ids, which the next try finds. Invariant: a call begins only where no
+ * answer is outstanding that we know of.
  */
 #ifndef SPANLOOM_CALL_BPF_H
 #define SPANLOOM_CALL_BPF_H
 
 #include "joined.bpf.h"
 #include "late.bpf.h"
+#include "python.bpf.h"
 #include "sample.bpf.h"
+#include "transfer.bpf.h"
 #include "words.bpf.h"
 
 static __noinline int conn_announce(struct conn_state *c, const struct transfer *t);

@@ -1,9 +1,11 @@
 /*
  * sendmmsg and recvmmsg for the sock collector, which sees the messages one by one and is not told
- * which each is. Included by connection.bpf.h, behind struct transfer.
+ * which each is.
  */
 #ifndef SPANLOOM_MANY_BPF_H
 #define SPANLOOM_MANY_BPF_H
+
+#include "transfer.bpf.h"
 
 /*
  * sendmmsg and recvmmsg move one message after the other, each a transfer of its own, and nothing

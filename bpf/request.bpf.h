@@ -1,12 +1,12 @@
 /*
- * HTTP/1 requests that a process receives, for connection.bpf.h, which includes this behind struct
- * transfer.
+ * HTTP/1 requests that a process receives, for connection.bpf.h.
  */
 #ifndef SPANLOOM_REQUEST_BPF_H
 #define SPANLOOM_REQUEST_BPF_H
 
 #include "owner.bpf.h"
 #include "sample.bpf.h"
+#include "transfer.bpf.h"
 
 #define BODY_UNKNOWN (~0ull)
 

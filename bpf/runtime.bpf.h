@@ -1,12 +1,12 @@
 /*
- * What the process's interpreter is asked for at a transfer. Included by connection.bpf.h, behind
- * struct transfer.
+ * What the process's interpreter is asked for at a transfer.
  */
 #ifndef SPANLOOM_RUNTIME_BPF_H
 #define SPANLOOM_RUNTIME_BPF_H
 
 #include "late.bpf.h"
 #include "python_served.bpf.h"
+#include "transfer.bpf.h"
 
 /*
  * The frames behind bytes that are written, where a request or an answer begins: of a request its
