@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "check.h"
+#include "dice.h"
 #include "protocols/protocols.h"
 #include "trace/resource.h"
 #include "trace/tracer.h"
@@ -57,8 +58,7 @@ struct truth {
 
 struct world {
 	struct tracer *t;
-	uint32_t seed;
-	uint64_t now, next_id;
+	uint64_t now;
 	struct client clients[CLIENTS];
 	struct upstream ups[UPSTREAMS];
 	struct truth truth[TIMES];
@@ -70,12 +70,6 @@ struct world {
 
 static struct world w;
 static struct stats stats;
-
-static uint32_t roll(uint32_t n)
-{
-	w.seed = w.seed * 1664525u + 1013904223u;
-	return (w.seed >> 8) % n;
-}
 
 static bool odd(uint32_t one_in)
 {
@@ -100,23 +94,6 @@ static void on_span(void *ctx, struct span *s)
 		w.count++;
 	}
 	span_free(s);
-}
-
-static struct resource *on_resource(void *ctx, uint32_t pid)
-{
-	(void)ctx;
-	return resource_new(pid);
-}
-
-static void on_random(void *ctx, uint8_t *data, size_t len)
-{
-	uint64_t id = ++w.next_id;
-
-	(void)ctx;
-	while (len) {
-		data[--len] = (uint8_t)id;
-		id >>= 8;
-	}
 }
 
 /* --- the kernel's side --- */
@@ -330,7 +307,7 @@ static void play(uint32_t seed)
 
 	memset(w.truth, 0, sizeof(w.truth));
 	memset(w.clients, 0, sizeof(w.clients));
-	w.seed = seed;
+	dice_seed = seed;
 	w.now = 1000;
 	w.count = 0;
 	stats = (struct stats){ 0 };

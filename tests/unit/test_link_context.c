@@ -8,9 +8,9 @@
 #include <stdlib.h>
 
 #include "check.h"
+#include "dice.h"
 #include "protocols/protocols.h"
 #include "trace/link.h"
-#include "trace/resource.h"
 #include "trace/tracer.h"
 
 enum {
@@ -55,7 +55,6 @@ struct seen {
 struct world {
 	struct tracer *t;
 	enum style style;
-	uint32_t seed;
 	uint64_t now;
 	struct task tasks[TASKS];
 	struct conn conns[CONNS];
@@ -66,17 +65,10 @@ struct world {
 	struct runtime_site site; /* of the task that is at it */
 	struct seen *seen;
 	size_t seen_count;
-	uint64_t next_id;
 };
 
 static struct world w;
 static struct stats stats;
-
-static uint32_t roll(uint32_t n)
-{
-	w.seed = w.seed * 1664525u + 1013904223u;
-	return (w.seed >> 8) % n;
-}
 
 /* --- the tracer's side --- */
 
@@ -102,23 +94,6 @@ static void on_span(void *ctx, struct span *s)
 		w.seen_count++;
 	}
 	span_free(s);
-}
-
-static struct resource *on_resource(void *ctx, uint32_t pid)
-{
-	(void)ctx;
-	return resource_new(pid);
-}
-
-static void on_random(void *ctx, uint8_t *data, size_t len)
-{
-	uint64_t id = ++w.next_id;
-
-	(void)ctx;
-	while (len) {
-		data[--len] = (uint8_t)id;
-		id >>= 8;
-	}
 }
 
 /* --- the kernel's side --- */
@@ -367,7 +342,8 @@ static void begin_world(enum style style, uint32_t seed, bool losses)
 	struct seen *seen = w.seen;
 	unsigned int k;
 
-	w = (struct world){ .style = style, .seed = seed, .seen = seen, .now = 1000 };
+	w = (struct world){ .style = style, .seen = seen, .now = 1000 };
+	dice_seed = seed;
 	w.pipelining = style != STYLE_OWN_TASK && seed % 2;
 	w.losses = losses;
 	stats = (struct stats){ 0 };
