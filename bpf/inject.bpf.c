@@ -45,7 +45,9 @@ static __always_inline void socket_leaves(struct injection *in, bool urgent)
 static __always_inline u32 header_refused(const struct tcp_sock *tp, const struct head *h, u32 size,
 					  bool *ret_leave)
 {
-	bool blocks = !socket_nonblocking(tp), special = socket_special(tp);
+	bool blocks = !socket_nonblocking(tp);
+	/* Where the other end speaks first it isn't HTTP, whatever is said to it then. */
+	bool special = socket_special(tp) || (!tp->bytes_sent && tp->bytes_received);
 
 	*ret_leave = (h->seen & (HEAD_COMPLETE | HEAD_HTTP11 | HEAD_ODD)) !=
 			     (HEAD_COMPLETE | HEAD_HTTP11) ||
@@ -175,6 +177,10 @@ static __always_inline int message_seen(struct sk_msg_md *msg)
 		return SK_PASS;
 	seq = tp->write_seq;
 	if (in->phase == INJECTION_ADOPTED) {
+		if (((const struct sock *)tp)->sk_max_ack_backlog) {
+			socket_leaves(in, false); /* it was accepted, though nobody listens now */
+			return SK_PASS;
+		}
 		key = (u64)tp;
 		c = bpf_map_lookup_elem(&conns, &key);
 		if (!c || c->dir)

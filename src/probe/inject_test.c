@@ -206,6 +206,8 @@ static const char *scene_receive(struct scenes *s)
 	char byte[2];
 	int events;
 
+	if (!request_arrives(s, GET, "", 0, true))
+		return "changes what is sent";
 	if (recv(s->pair.client, byte, 1, 0) >= 0 || errno != EAGAIN)
 		return "doesn't say that nothing was received";
 	if (send(s->pair.server, s->sent, 1000, 0) != 1000 ||

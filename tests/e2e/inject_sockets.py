@@ -34,6 +34,13 @@ class Connection:
         if how == "blocking":
             self.sock.connect(address)
             return
+        if how == "accepted":  # and nobody listens any more
+            with self.sock as listener:
+                listener.bind(address)
+                listener.listen()
+                self.sock = listener.accept()[0]
+            self.sock.setblocking(False)
+            return
         self.sock.setblocking(False)
         if how == "zerocopy":
             self.sock.setsockopt(socket.SOL_SOCKET, SO_ZEROCOPY, 1)
