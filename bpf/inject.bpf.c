@@ -43,11 +43,12 @@ static __always_inline void socket_leaves(struct injection *in, bool urgent)
 /* Why a request gets no header; DROP_KERNEL_COUNT: it may get one. *ret_leave: none behind it will
  * either. */
 static __always_inline u32 header_refused(const struct tcp_sock *tp, const struct head *h, u32 size,
-					  bool *ret_leave)
+					  u32 process, bool *ret_leave)
 {
 	bool blocks = !socket_nonblocking(tp);
 	/* Where the other end speaks first it isn't HTTP, whatever is said to it then. */
-	bool special = socket_special(tp) || (!tp->bytes_sent && tp->bytes_received);
+	bool special = socket_special(tp) || (!tp->bytes_sent && tp->bytes_received) ||
+		       sends_by_ring(process);
 
 	*ret_leave = (h->seen & (HEAD_COMPLETE | HEAD_HTTP11 | HEAD_ODD)) !=
 			     (HEAD_COMPLETE | HEAD_HTTP11) ||
@@ -132,7 +133,7 @@ static __noinline int message_begins(struct sk_msg_md *msg, struct tcp_sock *tp,
 		socket_leaves(in, false);
 		return SK_PASS;
 	}
-	refused = header_refused(tp, &h, msg->size, &leave);
+	refused = header_refused(tp, &h, msg->size, process, &leave);
 	if (in->flags & INJECTION_TEST) {
 		if (refused == DROP_KERNEL_COUNT && !(h.seen & HEAD_TRACEPARENT))
 			err = header_put(msg, &h, &trial_ids, collects);
@@ -218,7 +219,7 @@ static __always_inline void socket_connects(struct bpf_sock_ops *ops, struct bpf
 	const struct tcp_sock *tp;
 	struct injection *in;
 
-	if (!(process & TRACED_INJECT) || (process & TRACED_SILENT))
+	if (!(process & TRACED_INJECT) || (process & TRACED_SILENT) || sends_by_ring(process))
 		return;
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp || socket_special(tp) || !socket_nonblocking(tp) ||

@@ -77,6 +77,28 @@ struct tcp_sock___send {
 	u8 nonagle : 4;
 } KERNEL_TYPE;
 
+struct io_uring_task;
+
+struct task_struct___rings {
+	struct io_uring_task *io_uring;
+	struct task_struct___rings *group_leader;
+} KERNEL_TYPE;
+
+/*
+ * Does the current task, or the first of its process, use an io_uring? Sends without a copy
+ * (IORING_OP_SEND_ZC) are refused for every socket that has ever been in a table, and what is sent
+ * is not seen behind the fact, so a header would name a span that nobody reports. `process`:
+ * TRACED_*.
+ */
+static __always_inline bool sends_by_ring(u32 process)
+{
+	const struct task_struct___rings *task = (const void *)bpf_get_current_task();
+
+	if (process & TRACED_RINGS || !bpf_core_field_exists(task->io_uring))
+		return false;
+	return BPF_CORE_READ(task, io_uring) || BPF_CORE_READ(task, group_leader, io_uring);
+}
+
 enum sock_flags___send { SOCK_ZEROCOPY___send = 0 };
 
 #endif

@@ -304,6 +304,7 @@ enum {
 	TRACED_APART = 128,  /* it may be reporting its own spans, nobody knows yet: its calls are
 				neither injected into nor joined, and nothing of it is muted, so
 				that the agent sees its exports */
+	TRACED_RINGS = 256,  /* if it has an io_uring, that is for other things than its sockets */
 	TRACED_SERVICE_SHIFT = 16,
 };
 

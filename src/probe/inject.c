@@ -150,21 +150,22 @@ uint32_t inject_works(const struct inject *i, const char **ret_why)
 	return i->works;
 }
 
-bool inject_allows(const struct inject *i, uint32_t pid)
+uint32_t inject_flags(const struct inject *i, uint32_t pid)
 {
-	return i && (i->works & PROBE_PROPAGATE_HEADERS) &&
-	       (!i->inq_wrong || program_never_asks(pid));
+	if (!i || !(i->works & PROBE_PROPAGATE_HEADERS) ||
+	    (i->inq_wrong && !program_never_asks(pid)))
+		return 0;
+	return TRACED_INJECT | (program_rings_apart(pid) ? TRACED_RINGS : 0);
 }
 
 void inject_execs(const struct inject *i, uint32_t pid)
 {
 	uint32_t flags;
-	bool allowed;
 
-	if (!i || !i->inq_wrong || bpf_map_lookup_elem(i->traced, &pid, &flags))
+	if (!i || bpf_map_lookup_elem(i->traced, &pid, &flags))
 		return;
-	allowed = !(flags & (TRACED_SILENT | TRACED_APART)) && inject_allows(i, pid);
-	traced_change(i->traced, pid, TRACED_INJECT, allowed ? TRACED_INJECT : 0);
+	traced_change(i->traced, pid, TRACED_INJECT | TRACED_RINGS,
+		      flags & (TRACED_SILENT | TRACED_APART) ? 0 : inject_flags(i, pid));
 }
 
 void inject_release(struct inject *i, uint64_t socket)
@@ -175,7 +176,9 @@ void inject_release(struct inject *i, uint64_t socket)
 
 int inject_adopt(struct inject *i, uint32_t pid)
 {
-	if (!inject_allows(i, pid))
+	uint32_t flags = inject_flags(i, pid);
+
+	if (!flags || (!(flags & TRACED_RINGS) && process_has_ring(pid)))
 		return 0;
 	return sockets_adopt(i->sockets, i->injections, pid);
 }

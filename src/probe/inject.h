@@ -27,10 +27,11 @@ void inject_close(struct inject *i);
 uint32_t inject_works(const struct inject *i, const char **ret_why);
 
 /*
- * May headers be put into what this process sends? Where the kernel gets FIONREAD wrong for sockets
- * in the table only programs are let in that never ask. Takes NULL: false.
+ * TRACED_INJECT where headers may be put into what this process sends, with TRACED_RINGS or not; 0
+ * where they may not: where the kernel gets FIONREAD wrong for sockets in the table only programs
+ * are let in that never ask. Takes NULL: 0.
  */
-bool inject_allows(const struct inject *i, uint32_t pid);
+uint32_t inject_flags(const struct inject *i, uint32_t pid);
 /* A process, traced or not, runs another program: what is allowed is decided anew. Takes NULL. */
 void inject_execs(const struct inject *i, uint32_t pid);
 

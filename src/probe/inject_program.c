@@ -1,10 +1,12 @@
 /*
  * A program is known by its file's name, or by what its compiler left in it. It reads nothing but
- * the link to the file and the names of its sections; what is not known asks.
+ * the link to the file, the names of its sections and what its descriptors are; what is not known
+ * asks.
  */
 #include "probe/inject_program.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <gelf.h>
 #include <libelf.h>
@@ -22,16 +24,13 @@ static bool only_version(const char *s)
 	return true;
 }
 
-/* python3.11, node, nodejs, curl; "python3-config" is another program. */
-static bool name_never_asks(const char *name)
+/* Is it one of `names` (the last is NULL), with a version or not? "python3-config" isn't python. */
+static bool name_among(const char *name, const char *const *names)
 {
-	static const char *const names[] = { "python", "nodejs", "node", "curl" };
-	size_t i;
+	for (; *names; names++) {
+		size_t len = strlen(*names);
 
-	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		size_t len = strlen(names[i]);
-
-		if (strncmp(name, names[i], len) == 0 && only_version(name + len))
+		if (strncmp(name, *names, len) == 0 && only_version(name + len))
 			return true;
 	}
 	return false;
@@ -64,20 +63,55 @@ static bool is_go(const char *path)
 	return found;
 }
 
-bool program_never_asks(uint32_t pid)
+/* The name of the process's program, in `path`; "" when it is gone. */
+static const char *program_name(const char *link, char path[PATH_MAX])
 {
 	static const char gone[] = " (deleted)";
-	char link[64], path[PATH_MAX];
+	ssize_t len = readlink(link, path, PATH_MAX - 1);
 	const char *name;
-	ssize_t len;
+
+	path[len < 0 ? 0 : len] = '\0';
+	if (len >= (ssize_t)sizeof(gone) && strcmp(path + len - (sizeof(gone) - 1), gone) == 0)
+		path[len - (ssize_t)(sizeof(gone) - 1)] = '\0';
+	name = strrchr(path, '/');
+	return name ? name + 1 : path;
+}
+
+bool program_never_asks(uint32_t pid)
+{
+	static const char *const names[] = { "python", "nodejs", "node", "curl", NULL };
+	char link[64], path[PATH_MAX];
 
 	snprintf(link, sizeof(link), "/proc/%u/exe", pid);
-	len = readlink(link, path, sizeof(path) - 1);
-	if (len <= 0)
-		return false;
-	path[len] = '\0';
-	if ((size_t)len > sizeof(gone) - 1 && strcmp(path + len - (sizeof(gone) - 1), gone) == 0)
-		path[(size_t)len - (sizeof(gone) - 1)] = '\0';
-	name = strrchr(path, '/');
-	return name_never_asks(name ? name + 1 : path) || is_go(link);
+	return name_among(program_name(link, path), names) || is_go(link);
+}
+
+bool program_rings_apart(uint32_t pid)
+{
+	static const char *const names[] = { "nodejs", "node", NULL };
+	char link[64], path[PATH_MAX];
+
+	snprintf(link, sizeof(link), "/proc/%u/exe", pid);
+	return name_among(program_name(link, path), names);
+}
+
+bool process_has_ring(uint32_t pid)
+{
+	static const char ring[] = "anon_inode:[io_uring]";
+	char path[64], target[sizeof(ring)];
+	struct dirent *e;
+	bool found;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%u/fd", pid);
+	dir = opendir(path);
+	found = !dir;
+	while (!found && (e = readdir(dir))) {
+		ssize_t n = readlinkat(dirfd(dir), e->d_name, target, sizeof(target));
+
+		found = n == sizeof(ring) - 1 && memcmp(target, ring, sizeof(ring) - 1) == 0;
+	}
+	if (dir)
+		closedir(dir);
+	return found;
 }

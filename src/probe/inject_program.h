@@ -1,5 +1,5 @@
-/* What is known of the program of a process that decides whether its sockets may be in the table,
- * on kernels where FIONREAD is wrong for those. */
+/* What is known of the program of a process that decides whether its sockets may be in the table:
+ * whether it asks for FIONREAD, where the kernel has that wrong, and whether it uses io_uring. */
 #ifndef PROBE_INJECT_PROGRAM_H
 #define PROBE_INJECT_PROGRAM_H
 
@@ -12,5 +12,10 @@
  * nothing when told zero. Unknown: false.
  */
 bool program_never_asks(uint32_t pid);
+/* Whether an io_uring of the process is for other things than its sockets' bytes, as that of libuv
+ * (Node.js), which reads and writes files by it. Unknown: false. */
+bool program_rings_apart(uint32_t pid);
+/* Whether the process has an io_uring open. Unknown: true. */
+bool process_has_ring(uint32_t pid);
 
 #endif

@@ -191,7 +191,7 @@ static int traced_fd(const struct probe *p)
 
 int probe_trace(struct probe *p, uint32_t pid)
 {
-	uint32_t flags = TRACED | (inject_allows(p->inject, pid) ? TRACED_INJECT : 0);
+	uint32_t flags = TRACED | inject_flags(p->inject, pid);
 	int err;
 
 	if (pid == p->agent_pid)
@@ -216,11 +216,11 @@ int probe_set_flags(struct probe *p, uint32_t pid, uint32_t flags)
 		       (flags & PROBE_TRUST_THREADS ? TRACED_THREADS : 0) |
 		       (flags & PROBE_SILENT ? TRACED_SILENT : 0) |
 		       (flags & PROBE_APART ? TRACED_APART : 0) |
-		       (!aside && inject_allows(p->inject, pid) ? TRACED_INJECT : 0);
+		       (aside ? 0 : inject_flags(p->inject, pid));
 
 	return traced_change(traced_fd(p), pid,
 			     TRACED_CONTEXTS | TRACED_THREADS | TRACED_SILENT | TRACED_APART |
-				     TRACED_INJECT,
+				     TRACED_INJECT | TRACED_RINGS,
 			     set);
 }
 
