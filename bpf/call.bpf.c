@@ -84,7 +84,7 @@ static __always_inline int call_sends(const struct sock *sk, const struct msghdr
 	m.http = true;
 	call_begin(c, &m);
 	option_begins(tp, &c->call, m.process, msg->msg_iter.count);
-	call_without_header(c, m.process, BPF_CORE_READ(sk, sk_socket, file, f_flags) & O_NONBLOCK);
+	call_without_header(c, m.process, sk);
 	return 0;
 }
 

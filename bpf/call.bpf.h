@@ -205,14 +205,20 @@ static __noinline u64 transfer_word(const struct transfer *t)
 	return word;
 }
 
-/* A call goes out whose socket is not in the table. */
+/* A call goes out whose socket is not in the table. (What is known of a send doesn't say whether it
+ * blocks: the socket's tracepoint is told no flags.) */
 static __always_inline void call_without_header(const struct conn_state *c, u32 process,
-						bool nonblock)
+						const struct sock *sk)
 {
-	if (constants.inject && (process & TRACED_INJECT))
-		count_drop(c->call.refused ? c->call.refused
-			   : nonblock      ? DROP_HEADER_FAILED
-					   : DROP_HEADER_BLOCKING);
+	u32 reason = c->call.refused;
+
+	if (!constants.inject || !(process & TRACED_INJECT))
+		return;
+	if (!reason)
+		reason = BPF_CORE_READ(sk, sk_socket, file, f_flags) & O_NONBLOCK
+				 ? DROP_HEADER_FAILED
+				 : DROP_HEADER_BLOCKING;
+	count_drop(reason);
 }
 
 /* Behind the fact, where no program saw the bytes before. */
@@ -230,7 +236,7 @@ static __always_inline void call_begin_behind(struct conn_state *c, const struct
 
 	call_begin(c, &m);
 	if (m.http && t->family != AF_UNIX)
-		call_without_header(c, t->traced, t->flags & IO_RECORD_NONBLOCK);
+		call_without_header(c, t->traced, (const struct sock *)t->sk);
 }
 
 /*

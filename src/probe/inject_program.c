@@ -88,7 +88,7 @@ bool program_never_asks(uint32_t pid)
 
 bool program_rings_apart(uint32_t pid)
 {
-	static const char *const names[] = { "nodejs", "node", NULL };
+	static const char *const names[] = { "python", "nodejs", "node", NULL };
 	char link[64], path[PATH_MAX];
 
 	snprintf(link, sizeof(link), "/proc/%u/exe", pid);

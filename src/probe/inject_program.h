@@ -12,8 +12,8 @@
  * nothing when told zero. Unknown: false.
  */
 bool program_never_asks(uint32_t pid);
-/* Whether an io_uring of the process is for other things than its sockets' bytes, as that of libuv
- * (Node.js), which reads and writes files by it. Unknown: false. */
+/* Whether an io_uring of the process is for other things than its sockets' bytes, as that of libuv,
+ * in Node.js and in Python's uvloop, which waits and reads files by it. Unknown: false. */
 bool program_rings_apart(uint32_t pid);
 /* Whether the process has an io_uring open. Unknown: true. */
 bool process_has_ring(uint32_t pid);

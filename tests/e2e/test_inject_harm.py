@@ -4,6 +4,7 @@ Owns: the loads under which agents come, die, stand still and meet each other, a
 """
 import os
 import re
+import resource
 import signal
 import statistics
 import subprocess
@@ -24,6 +25,8 @@ FUZZ_REQUESTS = 1500  # the long form: inject_fuzz.py --requests 100000
 KILLS, TERMS, ADOPTIONS = 20, 5, 5
 QUIET_SECONDS, AGENT_SECONDS, STOPPED_SECONDS = 1.5, 0.4, 5
 SPIKE_SECONDS = 1  # the longest that a request may wait while an agent comes or goes, on a busy machine
+CONNECTIONS = 5000
+TABLE_SOCKETS = 16384  # INJECTION_SOCKETS_MAX
 BULK_BYTES = 300_000_000  # less than a length that isn't followed
 
 
@@ -173,6 +176,60 @@ def test_agent_that_stands_still(tracing, stack, gateway):
     assert len(during) > 100 and max(during) < SPIKE_SECONDS
     assert t.agent.stop(timeout=20) == 0
     assert t.drops().get("ring_full", 0) > 0
+
+
+def many(stack, count):
+    """A client and a server with so many connections: (client, server's pid)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < count + 200:
+        pytest.skip(f"only {hard} descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        program = os.path.join(inject_clients.HERE, "inject_many.py")
+        server = stack.start("many", [services.PYTHON, "-u", program, "server"])
+        port = int(server.wait_ready(lambda: re.search(r"^port (\d+)$", server.output(), re.M))[1])
+        return Helper(stack, "inject_many.py", "client", port, count), server.pid
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def check_many(client, count):
+    client.tell("\n")
+    said = client.end(60)
+    print(f"{count} connections: {said}")
+    assert not said["failures"] and said["answered"] >= count and said["worst"] < SPIKE_SECONDS * 2, said
+    return said
+
+
+@pytest.mark.timeout(300)
+def test_thousands_of_open_connections(tracing, stack):
+    """Agents come and go while they are open: none is lost, no request fails, and those that found no room are counted."""
+    client, server = many(stack, CONNECTIONS)
+    client.tell("\n")
+    assert client.hear(60) == "open"
+    for sig, wrap in ((signal.SIGKILL, ()), (signal.SIGTERM, ()), (signal.SIGTERM, ("prlimit", "--nofile=256:256"))):
+        t = tracing()
+        t.start(HEADERS, pids=[client.pid, server], timeout=60, wrap=wrap)
+        time.sleep(2)
+        t.agent.process.send_signal(sig)
+        t.agent.process.wait(30)
+        assert sig == signal.SIGKILL or (t.agent.process.returncode == 0 and t.drops()["header_failed"] > 0), t.agent.output()
+        t.close()
+    assert check_many(client, CONNECTIONS)["headers"] > 0
+
+
+@pytest.mark.timeout(300)
+def test_more_connections_than_the_table_holds(tracing, stack):
+    """Those beyond it go without headers, counted."""
+    client, server = many(stack, TABLE_SOCKETS + 500)
+    t = tracing()
+    t.start(HEADERS, pids=[client.pid])
+    client.tell("\n")
+    assert client.hear(120) == "open"
+    said = check_many(client, TABLE_SOCKETS + 500)
+    assert t.agent.stop(timeout=40) == 0
+    assert said["headers"] > TABLE_SOCKETS / 2, (said, t.agent.output())
+    assert t.drops()["header_failed"] >= 500, (said, t.agent.output())
 
 
 class Drain(Acceptor):

@@ -291,6 +291,18 @@ def test_open_within_a_body(tracing, stack, chunked, answered):
         added(requests[path].raw, REQUEST.format(path).encode(), path)
 
 
+def test_first_call_of_an_adopted_connection_is_counted(tracing, stack):
+    """It goes without a header, but not since its socket would block."""
+    scene = Scene(stack, tracing)
+    scene.play("a", get("/before"))
+    scene.trace()
+    scene.play("a", get("/first") + get("/second"))
+    assert [bool(LINE.search(r.head)) for r in list(scene.server.take().values())[-2:]] == [False, True]
+    scene.t.finish()
+    drops = scene.t.drops()
+    assert drops.get("header_failed") == 1 and "header_blocking" not in drops, scene.t.agent.output()
+
+
 def test_open_within_a_head(tracing, stack):
     """The agent comes between two pieces of a head: nothing is added to this request."""
     scene = Scene(stack, tracing)
