@@ -10,11 +10,13 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 
 import inject_clients
 import pytest
 import services
+from acceptor import Acceptor
 from inject_clients import Helper
 from inject_messages import INNER
 from inject_recorder import OK, Recorder
@@ -31,23 +33,23 @@ def start(tracing, *pids, args=()):
     return t
 
 
-class Relay:
+class Relay(Acceptor):
     """Hands a connection's bytes on in both directions and keeps them; .sent by clients, .answered, in order of arrival."""
 
     def __init__(self, stack, port):
         self.upstream, self.sent, self.answered = port, bytearray(), bytearray()
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        stack.callback(self.listener.close)
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
+        stack.callback(self.close)
 
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                near, far = self.listener.accept()[0], socket.create_connection(("127.0.0.1", self.upstream))
-                for ends in ((near, far, self.sent), (far, near, self.answered)):
-                    ends[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    threading.Thread(target=self._hand_on, args=ends, daemon=True).start()
+    def _serve(self, near):
+        with socket.create_connection(("127.0.0.1", self.upstream)) as far:
+            far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            back = threading.Thread(target=self._hand_on, args=(far, near, self.answered), daemon=True)
+            back.start()
+            self._hand_on(near, far, self.sent)
+            with contextlib.suppress(OSError):
+                far.shutdown(socket.SHUT_RDWR)
+            back.join()
 
     @staticmethod
     def _hand_on(source, target, kept):
@@ -58,34 +60,23 @@ class Relay:
             target.shutdown(socket.SHUT_WR)
 
 
-class Dialogue:
+class Dialogue(Acceptor):
     """A server that says and expects what its script tells: a text is sent, a number of bytes awaited; .received."""
 
     def __init__(self, stack, script):
         self.script, self.received = script, []
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        stack.callback(self.listener.close)
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                self._serve(self.listener.accept()[0])
+        super().__init__()
+        stack.callback(self.close)
 
     def _serve(self, sock):
         got = bytearray()
         self.received.append(got)
-        with sock:
-            sock.settimeout(10)
-            for step in self.script:
-                if isinstance(step, str):
-                    sock.sendall(step.encode("latin-1"))
-                    continue
-                until = len(got) + step
-                while len(got) < until and (data := sock.recv(1 << 16)):
-                    got += data
-            while data := sock.recv(1 << 16):
+        for step in [*self.script, None]:
+            if isinstance(step, str):
+                sock.sendall(step.encode("latin-1"))
+                continue
+            until = len(got) + step if step else sys.maxsize
+            while len(got) < until and (data := sock.recv(1 << 16)):
                 got += data
 
 
