@@ -65,6 +65,7 @@ struct connection {
 	size_t rest; /* bytes from where a step is to the end of what was captured of it */
 	bool has_next;
 	struct request_event next; /* ids for a request that has not begun */
+	uint64_t next_bytes;       /* of its direction, since they came */
 	struct join_conn *join;    /* owned */
 	uint64_t last_event_ns;
 	struct list node; /* tracer: by last use */

@@ -52,7 +52,11 @@ void exchange_take_ids(struct exchange *ex)
 
 void connection_forget_ids(struct connection *c, const struct io_event *ev)
 {
-	if (c->has_next && c->protocol && ev->length && ev->dir == connection_request_dir(c))
+	if (!c->has_next || !c->protocol || !ev->length || ev->dir != connection_request_dir(c))
+		return;
+	c->next_bytes += ev->length;
+	/* What has come since may still turn out to begin it. */
+	if (connection_stream(c, ev->dir)->pending.len < c->next_bytes)
 		c->has_next = false;
 }
 
@@ -71,5 +75,6 @@ void tracer_request(struct tracer *t, const struct request_event *ev)
 		return;
 	}
 	c->next = *ev;
+	c->next_bytes = 0;
 	c->has_next = true;
 }
