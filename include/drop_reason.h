@@ -54,7 +54,7 @@
 	X(HEAD_TOO_LARGE, "head_too_large", "message heads larger than what is kept")           \
 	X(EXCHANGE_LOST, "exchange_lost", "requests whose answer could not be followed")        \
 	X(RESPONSE_WITHOUT_REQUEST, "response_without_request",                                 \
-	  "answers to requests made before we looked")                                          \
+	  "answers to requests that were not seen, as those made before we looked")             \
 	X(ATTR_LIMIT, "attr_limit", "attributes left out of a full span")                       \
 	X(PARENT_MULTIPLEXED, "parent_multiplexed",                                             \
 	  "client spans without a parent: several requests in flight")                          \

@@ -46,14 +46,40 @@ void http1_settle(struct connection *c, struct exchange *ex)
 		http1_drop(c, ex);
 }
 
+static void http1_settle_all(struct connection *c)
+{
+	struct exchange *ex;
+
+	while ((ex = exchange_first(c)))
+		http1_settle(c, ex);
+}
+
+void http1_unpair(struct connection *c)
+{
+	struct http1_state *st = c->state;
+
+	st->unpaired = true;
+	http1_settle_all(c);
+	stream_reset(connection_stream(c, http1_response_dir(c)));
+	st->response = (struct http1_side){ .stage = STAGE_UNFRAMED };
+}
+
+/* Answers come in turn: when the last request has one, all have. */
+static bool unanswered(struct connection *c)
+{
+	const struct exchange *last = exchange_last(c);
+
+	return last && !last->response_ns;
+}
+
 void http1_settle_lost(struct connection *c)
 {
 	struct http1_state *st = c->state;
-	struct exchange *ex;
 
 	if (st->lost) {
-		while ((ex = exchange_first(c)))
-			http1_settle(c, ex);
+		if (c->role == ROLE_CLIENT && (st->crowded || unanswered(c)))
+			http1_unpair(c);
+		http1_settle_all(c);
 		st->lost = false;
 	} else if (st->response.stage == STAGE_UNFRAMED && st->answering) {
 		http1_settle(c, st->answering);
@@ -203,12 +229,26 @@ static void http1_lost(struct connection *c, enum io_dir dir)
 	st->response.chunked = false;
 }
 
-static void http1_settle_all(struct connection *c)
+/*
+ * Where bytes of the request before were not captured, or it was misread, whole requests may have
+ * gone by unseen. A client that waits for its answers has sent none: then the answer in progress,
+ * if any, is over.
+ */
+static void http1_begins(struct connection *c)
 {
-	struct exchange *ex;
+	struct http1_state *st = c->state;
+	struct stream *s = connection_stream(c, connection_request_dir(c));
+	bool over = st->response.stage == STAGE_UNFRAMED && c->exchange_count == 1;
 
-	while ((ex = exchange_first(c)))
-		http1_settle(c, ex);
+	if (st->request.stage == STAGE_HEAD && !st->request.begun && !s->pending.len && !s->skip)
+		return;
+	if (st->request.stage != STAGE_UNFRAMED)
+		connection_count_drop(c, DROP_BAD_MESSAGE);
+	stream_reset(s);
+	st->request = (struct http1_side){ .stage = STAGE_HEAD };
+	st->reading = NULL;
+	if (!st->lost && (st->crowded || unanswered(c) || (c->exchange_count && !over)))
+		http1_unpair(c);
 }
 
 static ssize_t http1_step(struct connection *c, enum io_dir dir, const uint8_t *data, size_t len)
@@ -230,6 +270,7 @@ const struct protocol http1_protocol = {
 	.state_size = sizeof(struct http1_state),
 	.match = http1_match,
 	.step = http1_step,
+	.begins = http1_begins,
 	.lost = http1_lost,
 	.settle = http1_settle_all,
 	.end = http1_end,

@@ -136,6 +136,8 @@ static bool begin_request(struct connection *c)
 	if (c->exchange_count >= HTTP1_MAX_IN_FLIGHT)
 		return false;
 	before = exchange_last(c);
+	if (before && !before->response_ns)
+		st->crowded = true;
 	st->reading = exchange_begin(c);
 	if (st->reading)
 		exchange_crowded(before, st->reading);
@@ -187,6 +189,8 @@ static bool read_request_head(struct connection *c, const uint8_t *data, size_t 
 	begin_message(&st->request);
 	if (framed && (fields.has_coding || fields.has_length))
 		st->request.stage = frame_body(c, dir, &fields);
+	if (ex && st->unpaired)
+		http1_drop(c, ex);
 	if (st->request.stage == STAGE_HEAD)
 		st->reading = NULL;
 	return true;
@@ -267,6 +271,8 @@ static ssize_t request_unframed(struct connection *c, const uint8_t *data, size_
 		if (m == PROTOCOL_MAYBE && !s->missing)
 			return STREAM_MORE;
 		if (m == PROTOCOL_REQUEST) {
+			if (c->role == ROLE_CLIENT && st->crowded)
+				http1_unpair(c);
 			begin_message(&st->request);
 			return request_head(c, data, len);
 		}
@@ -361,14 +367,18 @@ static ssize_t read_response_head(struct connection *c, const uint8_t *data, siz
 		begin_message(&st->response);
 		return (ssize_t)len;
 	}
-	if (!ex)
+	if (!ex) {
 		connection_count_drop(c, DROP_RESPONSE_WITHOUT_REQUEST);
-	else if (!(ex->scratch[0] & EX_HAS_STATUS))
+		/* A request went by unseen behind one that was seen, and more may have. */
+		if (c->role == ROLE_CLIENT && c->last_number) {
+			http1_unpair(c);
+			return (ssize_t)len;
+		}
+	} else if (!(ex->scratch[0] & EX_HAS_STATUS)) {
 		http1_span_status(ex->span, line.status);
-	if (ex && !(ex->scratch[0] & EX_HAS_STATUS))
 		take_status(ex, line.status);
-	if (ex)
 		ex->scratch[0] |= EX_HAS_STATUS;
+	}
 	if (!framed)
 		return (ssize_t)len;
 	http1_fields_read(slice_of(data + used, len - (size_t)used), &fields);
@@ -445,6 +455,8 @@ static ssize_t response_step(struct connection *c, const uint8_t *data, size_t l
 	bool done = false;
 	ssize_t used;
 
+	if (st->unpaired)
+		return unframe(c, http1_response_dir(c), &st->response, len);
 	if (st->response.stage == STAGE_HEAD)
 		return response_head(c, data, len);
 	if (st->response.stage == STAGE_UNFRAMED)

@@ -36,8 +36,10 @@ struct http1_side {
 struct http1_state {
 	struct http1_side request, response;
 	struct exchange *reading, *answering;
-	bool lost; /* bytes were lost: what is in flight ends when the next request begins */
-	int error; /* of a client's send; the answer may have come before it */
+	bool lost;     /* bytes were lost: what is in flight ends when the next request begins */
+	bool crowded;  /* requests are sent before the one in front has its answer */
+	bool unpaired; /* a client's: which request an answer is for can't be told any more */
+	int error;     /* of a client's send; the answer may have come before it */
 	struct net_text net;
 	struct buf work;
 };
@@ -68,6 +70,9 @@ void http1_drop(struct connection *c, struct exchange *ex);
 /* Nothing more will be known of it: it ends with its answer's last byte that we saw, or is dropped.
  */
 void http1_settle(struct connection *c, struct exchange *ex);
+/* Answers to requests that were not seen, or not to their end, may still come: from here on none is
+ * given to any request, and what is in flight is settled. */
+void http1_unpair(struct connection *c);
 /* A new request proves that what was in flight when bytes were lost is over. */
 void http1_settle_lost(struct connection *c);
 /* It was no request. */

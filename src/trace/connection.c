@@ -176,6 +176,12 @@ static bool detect(struct connection *c, const struct io_event *ev)
 	return false;
 }
 
+static void found(struct connection *c)
+{
+	c->lost = false;
+	c->undetected_events = 0;
+}
+
 /* After lost bytes: does a request begin here? */
 static bool resync(struct connection *c, const struct io_event *ev)
 {
@@ -190,8 +196,7 @@ static bool resync(struct connection *c, const struct io_event *ev)
 	if (!(ev->flags & IO_SAME_CALL) && (!ex || ex->response_ns) &&
 	    c->protocol->match(c, ev->dir, ev->data, ev->captured, ev->length) ==
 		    PROTOCOL_REQUEST) {
-		c->lost = false;
-		c->undetected_events = 0;
+		found(c);
 		return true;
 	}
 	if (++c->undetected_events >= LOST_EVENTS) {
@@ -301,6 +306,10 @@ void connection_feed(struct connection *c, const struct io_event *ev)
 	c->event = ev;
 	c->last_event_ns = ev->ts_ns;
 	see_runtime(c, ev);
+	if (c->protocol && c->protocol->begins && connection_begins_surely(c, ev)) {
+		c->protocol->begins(c);
+		found(c);
+	}
 	if (ev->flags & IO_LOST) {
 		if (pass_lost(c, ev))
 			feed(c, ev);

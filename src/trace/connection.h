@@ -38,6 +38,7 @@ struct exchange {
 	uint32_t seq, peer_seq; /* of its first byte, as in struct io_event */
 	bool first;             /* nothing was seen of its connection before */
 	bool identified;        /* the kernel side gave its ids */
+	bool named;             /* a call: others were told the id of its span */
 	bool head_read;
 	bool exports;            /* it brings spans of its process to a collector */
 	bool has_code;           /* code.* of what answers */
@@ -97,7 +98,9 @@ struct exchange *exchange_last(struct connection *c);
 /* The answer is complete (or will never be): the span is finished, linked and handed on. Frees the
  * exchange. */
 void exchange_end(struct exchange *ex, uint64_t end_ns);
-/* It was no request, or nothing is known of its end: no span. Counted by the caller. */
+/* It was no request, or nothing is known of its end: no span, unless others were told of it; then
+ * it is a span with spanloom.answer=lost, up to the last answer byte that was seen. Counted by the
+ * caller. */
 void exchange_drop(struct exchange *ex);
 /* What begins the request is known whole, so it may be handled: calls before that are not its own.
  */

@@ -262,18 +262,20 @@ static void end_request(struct exchange *ex, struct span *s, const struct link_p
 	link_request_end(l, ex->request, s, at->ns);
 }
 
-static void end_call(struct exchange *ex, struct span *s, const struct link_point *at)
+static void end_call(struct exchange *ex, struct span *s, const struct link_point *at, bool whole)
 {
 	struct connection *c = ex->conn;
 	struct tracer *t = c->tracer;
 
-	if (c->event && c->event->dir == IO_RECV)
+	if (whole && c->event && c->event->dir == IO_RECV)
 		link_call_hears(t->linker, ex->call, c->event, 0);
-	join_call_over(&t->join, c->join, ex->call, at->ns, c->exchange_count == 1 && !c->lost);
+	join_call_over(&t->join, c->join, ex->call, at->ns,
+		       whole && c->exchange_count == 1 && !c->lost);
 	link_call_end(t->linker, ex->call, s, at);
 }
 
-void exchange_end(struct exchange *ex, uint64_t end_ns)
+/* `whole`: its answer was seen to its end, or it has none. */
+static void end_exchange(struct exchange *ex, uint64_t end_ns, bool whole)
 {
 	struct tracer *t = ex->conn->tracer;
 	struct span *s = ex->span;
@@ -290,8 +292,13 @@ void exchange_end(struct exchange *ex, uint64_t end_ns)
 	if (ex->request)
 		end_request(ex, s, &at);
 	else
-		end_call(ex, s, &at);
+		end_call(ex, s, &at, whole);
 	exchange_free(ex);
+}
+
+void exchange_end(struct exchange *ex, uint64_t end_ns)
+{
+	end_exchange(ex, end_ns, true);
 }
 
 void exchange_drop(struct exchange *ex)
@@ -299,6 +306,11 @@ void exchange_drop(struct exchange *ex)
 	struct tracer *t = ex->conn->tracer;
 	struct link_point at = now_of(ex->conn);
 
+	if (ex->named && ex->head_read && ex->span->name_len) {
+		span_add_str(ex->span, "spanloom.answer", slice_str("lost"));
+		end_exchange(ex, ex->response_ns, false);
+		return;
+	}
 	if (ex->request) {
 		link_request_end(t->linker, ex->request, NULL, at.ns);
 	} else {

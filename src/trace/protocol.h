@@ -38,6 +38,13 @@ struct protocol {
 	 * the stream and c->event the I/O event that is being fed.
 	 */
 	ssize_t (*step)(struct connection *c, enum io_dir dir, const uint8_t *data, size_t len);
+	/*
+	 * A request is certain to begin with the event that is fed next, wherever the bytes before
+	 * it seemed to lead. The protocol puts itself at a request's beginning; where it was not
+	 * there, answers that are still to come are given to no request that they may not be for.
+	 * May be NULL.
+	 */
+	void (*begins)(struct connection *c);
 	/* Bytes of `dir` were lost; both streams are reset already, exchanges in flight are the
 	 * protocol's to end. */
 	void (*lost)(struct connection *c, enum io_dir dir);

@@ -10,11 +10,23 @@ static bool has_seq(const struct request_event *ev)
 	return ev->tcp_seq || ev->tcp_peer_seq;
 }
 
+bool connection_begins_surely(const struct connection *c, const struct io_event *ev)
+{
+	const struct request_event *next = &c->next;
+
+	if (!c->has_next || !next->added || next->flags & REQUEST_EVENT_SERVER ||
+	    c->role != ROLE_CLIENT || ev->dir != IO_SEND || !ev->captured ||
+	    ev->flags & (IO_SAME_CALL | IO_LOST))
+		return false;
+	return ev->tcp_seq == next->tcp_seq || ev->tcp_seq == next->tcp_seq + next->added;
+}
+
 static void apply(struct exchange *ex, const struct request_event *ev)
 {
 	struct linker *l = ex->conn->tracer->linker;
 
 	ex->identified = true;
+	ex->named = ev->flags & REQUEST_EVENT_INJECTED;
 	if (ex->request) {
 		link_request_ids(l, ex->request, ev);
 		return;

@@ -55,6 +55,9 @@ bool tracer_leaves_out(struct tracer *t, uint32_t pid);
 /* The exchange has begun in the event being fed: gives it the ids that came for it. Call behind the
  * linker's begin. */
 void exchange_take_ids(struct exchange *ex);
+/* Whether a request begins with the event's first byte, whatever is known of the bytes before: the
+ * kernel side put a header into it. */
+bool connection_begins_surely(const struct connection *c, const struct io_event *ev);
 /* An event was fed: ids that were for a request in it are for none that comes. */
 void connection_forget_ids(struct connection *c, const struct io_event *ev);
 

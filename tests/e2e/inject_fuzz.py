@@ -30,10 +30,10 @@ REST_SECONDS = 0.001  # of a calm client: what is measured is the agent, not a m
 
 
 class Server(Acceptor):
-    """Knows every connection's plan by the path of its first request; .ids, .failures."""
+    """Knows every connection's plan by the path of its first request; .ids and .statuses by path, .failures."""
 
     def __init__(self, calm=False):
-        self.calm, self.ids, self.failures, self.done = calm, {}, [], 0
+        self.calm, self.ids, self.statuses, self.failures, self.done = calm, {}, {}, [], 0
         super().__init__(receive_buffer=65536)
 
     def _serve(self, sock):
@@ -67,6 +67,7 @@ class Server(Acceptor):
                 with self._lock:
                     self.done += walk.at
                     for m, ids in zip(p.messages, walk.ids):
+                        self.statuses[m.path] = m.status
                         if ids:
                             self.ids[m.path] = ids
 
@@ -229,6 +230,17 @@ class Client:
         return {"requests": self.done, "failures": self.failures, "latencies": self.latencies}
 
 
+def misled(spans, paths):
+    """Client spans with the answer to another request: [(path, status, the right one)]; `paths` are those that were sent."""
+    found = []
+    for s in spans:
+        path = "/" + s.attrs.get("url.full", "").split("/", 3)[-1]
+        status = s.attrs.get("http.response.status_code")
+        if path in paths and status is not None and status != paths[path]:
+            found.append((path, status, paths[path]))
+    return found
+
+
 def client_main(port, seed, count, calm):
     """Waits for a line, works (until another line when count is 0), tells in one line."""
     client = Client(port, seed, calm)
@@ -240,6 +252,7 @@ def client_main(port, seed, count, calm):
 def long_form(args):
     import services
     from inject_clients import Helper
+    from seen import clients, view
     from tracing import Tracing
     services.exit_on_signals()
     with services.Stack(tempfile.mkdtemp(prefix="spanloom-fuzz-")) as stack:
@@ -256,8 +269,11 @@ def long_form(args):
         failures = server.failures + said["failures"]
         spans = {(s.trace_id, s.span_id) for s in t.receiver.spans}
         missing = [path for path, i in server.ids.items() if (i.trace_id, i.span_id) not in spans]
+        wrong = misled(clients(view(t.receiver)), server.statuses)
         print(f"{server.done} requests in {seconds:.0f} s, {len(server.ids)} with the line, {len(missing)} of them without "
-              f"a span, {len(failures)} failures")
+              f"a span, {len(wrong)} spans with another's answer, {len(failures)} failures")
+        for path, got, right in wrong[:10]:
+            print(f"another's answer: {path}: {got}, not {right}")
         for path in missing[:10]:
             p = plan(*(int(n) for n in path.split("/")[2:4]))
             m = p.messages[int(path.rsplit("/", 1)[1])]

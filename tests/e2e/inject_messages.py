@@ -33,6 +33,7 @@ class Message:
     interim: bool = False  # Expect: 100-continue, the body waits
     early: bool = False  # the answer comes when the head is there
     answer: bytes = b""
+    status: int = 0  # of the answer
 
     def __post_init__(self):
         self.line = self.data.find(b"\n") + 1

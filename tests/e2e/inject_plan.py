@@ -15,6 +15,7 @@ NOISE = [b"Accept: */*\r\n", b"User-Agent: fuzz/1.0 (like traceparent: 00-1-2-3)
          b"tracestate: a=b,c=d\r\n", b"Traceparents: none\r\n", b"X-Body: GET / HTTP/1.1\r\n", b"X-Empty:\r\n",
          b"Content-Lengths: 5\r\n", b"X-Content-Length: 70\r\n", b"Accept-Encoding: chunked, gzip\r\n", b"te: trailers\r\n",
          b"Cookie: a=1; traceparent=00\r\n", b"X-Transfer-Encoding: chunked\r\n", b"X-Eight: \xc3\xa4\xff\x80\r\n"]
+STATUSES = range(200, 204)  # so that an answer that is given to another request is seen
 FRAGMENTS = [INNER, INNER_TRACED, b"\r\n\r\n", b"0\r\n\r\n", b"GET / HTTP/1.1\r\n", b"\x00\x01\xff\xfe", b"traceparent",
              b"x" * 40, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"5\r\nhello\r\n"]
 
@@ -83,11 +84,12 @@ def message(rng, path, calm, tame):
     head = method + b" " + path + b" " + version + b"\r\n" + b"".join(headers) + b"\r\n"
     early = bool(body) and not interim and not calm and rng.random() < 0.05
     answer_size = rng.choice([0, 2, 2, 2, 700]) if rng.random() < 0.98 else 70_000
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % answer_size
+    status = rng.choice(STATUSES)
+    answer = b"HTTP/1.1 %d OK\r\nContent-Length: %d\r\n\r\n" % (status, answer_size)
     if method != b"HEAD":
         answer += b"z" * answer_size
     return Message(head + body, head=len(head), path=path.decode(), closed=own or version == b"HTTP/1.0", interim=interim,
-                   early=early, answer=answer)
+                   early=early, answer=answer, status=status)
 
 
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -15,7 +15,7 @@ import pytest
 import services
 from acceptor import Acceptor
 from inject_clients import Helper
-from inject_fuzz import Server
+from inject_fuzz import Server, misled
 from inject_messages import LINE
 from inject_recorder import OK, Recorder
 from seen import clients
@@ -59,10 +59,14 @@ def test_random_ways_to_send(tracing, stack, seed):
              not spans[i.trace_id, i.span_id].attrs["url.full"].endswith(path)]
     assert not wrong, wrong[:5]
     missing = [path for path, i in server.ids.items() if (i.trace_id, i.span_id) not in spans]
-    # What is cut so that the agent can't follow it loses its span, and that is counted.
+    assert not missing, f"{len(missing)} of {len(server.ids)} headers name no span: {missing[:5]}; {t.agent.output()}"
+    # Where the first pipelined request of a connection is hidden in a body that was not captured whole, nothing tells of it.
+    other = misled(spans.values(), server.statuses)
+    assert len(other) <= len(spans) / 100, f"{len(other)} spans have the answer to another request: {other[:5]}"
+    # What is cut so that the agent can't follow it has no answer, and that is counted.
+    unanswered = [s for s in spans.values() if s.attrs.get("spanloom.answer") == "lost"]
     lost = sum(int(n) for n in re.findall(r"exchange_lost (\d+)", t.agent.output()))
-    assert len(missing) <= min(lost, len(server.ids) / 100), \
-        f"{len(missing)} of {len(server.ids)} headers name no span: {missing[:5]}; {t.agent.output()}"
+    assert len(unanswered) <= min(lost, len(server.ids) / 10), t.agent.output()
 
 
 class Load:
