@@ -64,6 +64,19 @@ void http1_unpair(struct connection *c)
 	st->response = (struct http1_side){ .stage = STAGE_UNFRAMED };
 }
 
+void http1_refuse_body(struct connection *c, struct exchange *ex)
+{
+	struct http1_state *st = c->state;
+	enum io_dir dir = connection_request_dir(c);
+	struct stream *s = connection_stream(c, dir);
+
+	if (!(ex->scratch[0] & EX_EXPECTS) || st->reading != ex || c->moved[dir] != ex->scratch[1])
+		return;
+	stream_reset(s);
+	st->reading = NULL;
+	st->request = (struct http1_side){ .stage = STAGE_UNFRAMED, .chunk = s->chunk };
+}
+
 /* Answers come in turn: when the last request has one, all have. */
 static bool unanswered(struct connection *c)
 {

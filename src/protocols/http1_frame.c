@@ -12,7 +12,10 @@
 static ssize_t unframe(struct connection *c, enum io_dir dir, struct http1_side *side, size_t len)
 {
 	struct stream *s = connection_stream(c, dir);
+	struct http1_state *st = c->state;
 
+	if (side == &st->request)
+		st->hidden = true;
 	side->stage = STAGE_UNFRAMED;
 	side->begun = false;
 	side->at_start = false;
@@ -185,6 +188,10 @@ static bool read_request_head(struct connection *c, const uint8_t *data, size_t 
 			ex->scratch[0] |= EX_IS_HEAD;
 		if (slice_eq(line.method, "CONNECT"))
 			ex->scratch[0] |= EX_IS_CONNECT;
+		if (fields.expects && c->rest == len && !connection_stream(c, dir)->missing) {
+			ex->scratch[0] |= EX_EXPECTS;
+			ex->scratch[1] = c->moved[dir] + c->event->length;
+		}
 	}
 	begin_message(&st->request);
 	if (framed && (fields.has_coding || fields.has_length))
@@ -364,19 +371,22 @@ static ssize_t read_response_head(struct connection *c, const uint8_t *data, siz
 	if (used == HTTP1_BAD)
 		return STREAM_BAD;
 	if (line.status == 0 || (line.status / 100 == 1 && line.status != 101)) {
+		if (ex && line.status == 100)
+			ex->scratch[0] &= ~(uint64_t)EX_EXPECTS;
 		begin_message(&st->response);
 		return (ssize_t)len;
 	}
 	if (!ex) {
 		connection_count_drop(c, DROP_RESPONSE_WITHOUT_REQUEST);
 		/* A request went by unseen behind one that was seen, and more may have. */
-		if (c->role == ROLE_CLIENT && c->last_number) {
+		if (c->role == ROLE_CLIENT && c->last_number && st->hidden) {
 			http1_unpair(c);
 			return (ssize_t)len;
 		}
 	} else if (!(ex->scratch[0] & EX_HAS_STATUS)) {
 		http1_span_status(ex->span, line.status);
 		take_status(ex, line.status);
+		http1_refuse_body(c, ex);
 		ex->scratch[0] |= EX_HAS_STATUS;
 	}
 	if (!framed)

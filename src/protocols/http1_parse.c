@@ -352,6 +352,10 @@ void http1_fields_read(struct slice head, struct http1_fields *ret)
 			else
 				read_trace_field(name, value, ret);
 			break;
+		case 'e':
+			if (slice_caseeq(name, "expect"))
+				ret->expects = slice_caseeq(value, "100-continue");
+			break;
 		case 'f':
 		case 'h':
 		case 'u':

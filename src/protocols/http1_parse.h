@@ -39,6 +39,7 @@ struct http1_fields {
 	unsigned int traceparent_count, tracestate_count;
 	bool has_length, bad_length; /* bad: not a number, or two different ones */
 	uint64_t length;
+	bool expects;             /* Expect: 100-continue (RFC 9110, 10.1.1) */
 	bool has_coding, chunked; /* Transfer-Encoding is there; chunked is its last coding */
 };
 

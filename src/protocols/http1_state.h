@@ -38,6 +38,7 @@ struct http1_state {
 	struct exchange *reading, *answering;
 	bool lost;     /* bytes were lost: what is in flight ends when the next request begins */
 	bool crowded;  /* requests are sent before the one in front has its answer */
+	bool hidden;   /* bytes of requests were not captured, whole requests may be among them */
 	bool unpaired; /* a client's: which request an answer is for can't be told any more */
 	int error;     /* of a client's send; the answer may have come before it */
 	struct net_text net;
@@ -50,7 +51,8 @@ enum {
 	EX_IS_HEAD = 1 << 1,
 	EX_IS_CONNECT = 1 << 2,
 	EX_HAS_STATUS = 1 << 3,
-	EX_IS_EXPORT = 1 << 4
+	EX_IS_EXPORT = 1 << 4,
+	EX_EXPECTS = 1 << 5 /* its body waits for an answer; scratch[1]: connection.moved then */
 };
 
 enum protocol_match http1_match(const struct connection *c, enum io_dir dir, const uint8_t *data,
@@ -70,6 +72,9 @@ void http1_drop(struct connection *c, struct exchange *ex);
 /* Nothing more will be known of it: it ends with its answer's last byte that we saw, or is dropped.
  */
 void http1_settle(struct connection *c, struct exchange *ex);
+/* `ex` has its final answer. Where it waited for leave to send its body, that may never come: a
+ * head may begin next. */
+void http1_refuse_body(struct connection *c, struct exchange *ex);
 /* Answers to requests that were not seen, or not to their end, may still come: from here on none is
  * given to any request, and what is in flight is settled. */
 void http1_unpair(struct connection *c);
