@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <capstone/capstone.h>
+#include "runtimes/disasm_engine.h"
 
 enum { ENTRY_STEPS_MAX = 8, INSTRUCTION_MAX_BYTES = 15 };
 
@@ -26,7 +26,7 @@ struct sweep {
 	struct disasm found;
 };
 
-static int engine_open(csh *ret_engine, cs_insn **ret_insn)
+int disasm_engine_open(csh *ret_engine, cs_insn **ret_insn)
 {
 	if (cs_open(CS_ARCH_X86, CS_MODE_64, ret_engine) != CS_ERR_OK)
 		return -ENOMEM;
@@ -38,7 +38,7 @@ static int engine_open(csh *ret_engine, cs_insn **ret_insn)
 	return 0;
 }
 
-static void engine_close(csh *engine, cs_insn *insn)
+void disasm_engine_close(csh *engine, cs_insn *insn)
 {
 	cs_free(insn, 1);
 	cs_close(engine);
@@ -173,11 +173,11 @@ int disasm_function(const uint8_t *code, size_t len, uint64_t address, bool whol
 
 	if (!len || len > DISASM_FUNCTION_MAX_BYTES)
 		return -EINVAL;
-	err = engine_open(&s.engine, &s.insn);
+	err = disasm_engine_open(&s.engine, &s.insn);
 	if (err)
 		return err;
 	err = run(&s, code);
-	engine_close(&s.engine, s.insn);
+	disasm_engine_close(&s.engine, s.insn);
 	if (err)
 		disasm_free(&s.found);
 	else
@@ -186,7 +186,7 @@ int disasm_function(const uint8_t *code, size_t len, uint64_t address, bool whol
 }
 
 /* What the kernel emulates: see push_setup_xol_ops and branch_setup_xol_ops there. */
-static bool is_cheap(const cs_insn *insn)
+bool disasm_is_cheap(const cs_insn *insn)
 {
 	const uint8_t *b = insn->bytes;
 
@@ -223,7 +223,7 @@ static uint32_t entry_of(csh engine, cs_insn *insn, const uint8_t *code, size_t 
 	for (int i = 0; i < ENTRY_STEPS_MAX && len; i++) {
 		if (!cs_disasm_iter(engine, &code, &len, &address, insn))
 			break;
-		if (is_cheap(insn))
+		if (disasm_is_cheap(insn))
 			return (uint32_t)insn->address;
 		if (i == 0 && insn->id == X86_INS_ENDBR64) {
 			after_endbr = (uint32_t)address;
@@ -243,10 +243,10 @@ uint32_t disasm_entry(const uint8_t *code, size_t len, bool arguments)
 	csh engine;
 	cs_insn *insn;
 
-	if (engine_open(&engine, &insn))
+	if (disasm_engine_open(&engine, &insn))
 		return 0;
 	offset = entry_of(engine, insn, code, len, arguments);
-	engine_close(&engine, insn);
+	disasm_engine_close(&engine, insn);
 	return offset;
 }
 
