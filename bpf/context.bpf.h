@@ -80,6 +80,18 @@ static __always_inline void context_frames(const struct python_layout *l,
 		served_told(pid, now->context);
 }
 
+/* Is it another context than the current one? */
+static __always_inline bool is_context(const struct python_layout *l, const struct python_now *now,
+				       u64 object)
+{
+	enum { OBJECT_TYPE = 8 }; /* PyObject: ob_type, 3.9 to 3.14 */
+
+	if (object != now->context && user_word(object + OBJECT_TYPE) == l->context_type)
+		return true;
+	count_drop(DROP_CONTEXT_UNLIKELY);
+	return false;
+}
+
 /*
  * `object` gets what the running thread works for. A thread without a context may run an executor's
  * item; the main thread never does. The frames are of no interest where nothing of the request is
@@ -88,8 +100,10 @@ static __always_inline void context_frames(const struct python_layout *l,
  * But not where the address was told of for the same request that is certainly not sampled: what
  * user space then still knows of it comes from the root of that request as well, so all that it can
  * make of it is another descendant of the request, of which nothing is kept either way.
+ *
+ * `certain`: it is what the function says it is; else it came out of a register on the way there.
  */
-static __always_inline void context_handed_on(u8 what, u64 object)
+static __always_inline void context_handed_on(u8 what, u64 object, bool certain)
 {
 	u64 pid_tid = bpf_get_current_pid_tgid(), root_of = 0;
 	u32 pid = pid_tid >> 32, tid = (u32)pid_tid, process = traced_flags(pid);
@@ -103,6 +117,8 @@ static __always_inline void context_handed_on(u8 what, u64 object)
 		return;
 	l = python_layout_of(pid);
 	if (!l || python_look(l, &now))
+		return;
+	if (!certain && !is_context(l, &now, object))
 		return;
 	if (what == CONTEXT_COPIED) {
 		late_given_away(pid, object);

@@ -63,6 +63,12 @@ static __always_inline u64 probe_result(const struct pt_regs *regs)
 	return regs->ax;
 }
 
+/* A register that calls keep. */
+static __always_inline u64 probe_rbx(const struct pt_regs *regs)
+{
+	return regs->bx;
+}
+
 static __always_inline u64 probe_stack(const struct pt_regs *regs)
 {
 	return regs->sp;

@@ -232,7 +232,7 @@ struct cgroup;
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
-	unsigned long di, si, dx, r10, r8, r9, ax, orig_ax, sp;
+	unsigned long bx, di, si, dx, r10, r8, r9, ax, orig_ax, sp;
 } KERNEL_TYPE;
 #else
 #error "one architecture so far: x86-64"

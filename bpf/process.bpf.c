@@ -30,7 +30,7 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 			return 0;
 		emit_task(RECORD_THREAD_START, pid, tid, parent->pid, 0, false);
 		if (flags & TRACED_PYTHON)
-			context_handed_on(CONTEXT_BORN, tid);
+			context_handed_on(CONTEXT_BORN, tid, true);
 		return 0;
 	}
 	traced_hint[pid % TRACED_HINTS] = 1;

@@ -7,10 +7,10 @@
 #include "context.bpf.h"
 #include "descriptor.bpf.h"
 
-static __always_inline int context_copied_to(u64 child)
+static __always_inline int context_copied_to(u64 child, bool certain)
 {
 	if (child)
-		context_handed_on(CONTEXT_COPIED, child);
+		context_handed_on(CONTEXT_COPIED, child, certain);
 	return 0;
 }
 
@@ -26,14 +26,20 @@ int context_copied(struct pt_regs *ctx)
 
 	if (pid && pid != bpf_get_current_pid_tgid() >> 32)
 		return 0;
-	return context_copied_to(probe_result(ctx));
+	return context_copied_to(probe_result(ctx), true);
 }
 
-/* At its RET instructions instead, where no return probe is wanted. */
+/* Within such a function, or at its RET instructions. */
 SEC("uprobe")
-int context_returned(struct pt_regs *ctx)
+int context_in_rax(struct pt_regs *ctx)
 {
-	return context_copied_to(probe_result(ctx));
+	return context_copied_to(probe_result(ctx), false);
+}
+
+SEC("uprobe")
+int context_in_rbx(struct pt_regs *ctx)
+{
+	return context_copied_to(probe_rbx(ctx), false);
 }
 
 /* _queue.SimpleQueue.put(self, args, nargs, kwnames): args[0] is the item (METH_FASTCALL). */
@@ -43,7 +49,7 @@ int item_submitted(struct pt_regs *ctx)
 	u64 item = user_word(probe_second_argument(ctx));
 
 	if (item)
-		context_handed_on(CONTEXT_SUBMITTED, item);
+		context_handed_on(CONTEXT_SUBMITTED, item, true);
 	return 0;
 }
 

@@ -22,6 +22,8 @@
 	  "times a Python process's thread state or frames could not be read")                 \
 	X(PYTHON_STACK_CUT, "python_stack_cut",                                                \
 	  "Python stacks too deep to be seen to what was asked")                               \
+	X(CONTEXT_UNLIKELY, "context_unlikely",                                                \
+	  "times a function that makes contexts was seen with something else")                 \
 	X(LATE_WRITE_LOST, "late_write_lost",                                                  \
 	  "writes that an event loop put off and whose socket was not found")                  \
 	X(UNSAMPLED, "unsampled", "requests that the sampler left out, seen in the kernel")    \

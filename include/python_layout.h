@@ -67,13 +67,14 @@ struct python_layout {
 	/* 3.14 on, else 0: ctx_prev of a context. What a threading.Thread runs is in a context of
 	 * its own there, entered from none: it counts as none, as in versions that have no such. */
 	u16 context_previous;
+	u64 context_type; /* of which every context is */
 	/* the interned strings that are keys of an ASGI scope; 0: not known yet */
 	u64 key_route, key_root_path, key_endpoint, key_fastapi, key_route_context, key_router;
 	/* "client", where the server reads and answers in no context: calls and what is handed on
 	 * report the client that they are made for; else 0 */
 	u64 key_client;
 };
-RECORD_SIZE_IS(python_layout, 96);
+RECORD_SIZE_IS(python_layout, 104);
 
 /* What a code object means where it is met in a stack. */
 enum code_kind {

@@ -99,6 +99,8 @@ static enum probe_hook_kind probe_kind(enum runtime_hook_kind kind)
 {
 	static const enum probe_hook_kind kinds[] = {
 		[RUNTIME_HOOK_CONTEXT_COPY] = PROBE_HOOK_CONTEXT_COPY,
+		[RUNTIME_HOOK_CONTEXT_RAX] = PROBE_HOOK_CONTEXT_RAX,
+		[RUNTIME_HOOK_CONTEXT_RBX] = PROBE_HOOK_CONTEXT_RBX,
 		[RUNTIME_HOOK_LATE_WRITE] = PROBE_HOOK_LATE_WRITE,
 		[RUNTIME_HOOK_SUBMIT] = PROBE_HOOK_SUBMIT,
 	};

@@ -24,7 +24,9 @@ enum { HOOK_KINDS = PROBE_HOOK_SPAN_EXIT + 1 };
 static const struct {
 	const char *here, *at_return; /* NULL: makes no sense */
 } program_names[HOOK_KINDS] = {
-	[PROBE_HOOK_CONTEXT_COPY] = { "context_returned", "context_copied" },
+	[PROBE_HOOK_CONTEXT_COPY] = { "context_in_rax", "context_copied" },
+	[PROBE_HOOK_CONTEXT_RAX] = { "context_in_rax", NULL },
+	[PROBE_HOOK_CONTEXT_RBX] = { "context_in_rbx", NULL },
 	[PROBE_HOOK_LATE_WRITE] = { "late_write", NULL },
 	[PROBE_HOOK_SUBMIT] = { "item_submitted", NULL },
 	[PROBE_HOOK_SPAN_ENTRY] = { "native_entered", NULL },

@@ -113,10 +113,12 @@ int probe_adopt(struct probe *p, uint32_t pid);
 /* A place in the code of a process that is probed. */
 enum probe_hook_kind {
 	PROBE_HOOK_CONTEXT_COPY, /* returns the new context */
-	PROBE_HOOK_LATE_WRITE,   /* uvloop's buffer_write: writes later, in no context */
-	PROBE_HOOK_SUBMIT,       /* an item (2nd argument's first entry) goes to an executor */
-	PROBE_HOOK_SPAN_ENTRY,   /* a native function, rule in arg */
-	PROBE_HOOK_SPAN_EXIT,    /* one of its ends */
+	PROBE_HOOK_CONTEXT_RAX,  /* has the new context, or 0, in this register */
+	PROBE_HOOK_CONTEXT_RBX,
+	PROBE_HOOK_LATE_WRITE, /* uvloop's buffer_write: writes later, in no context */
+	PROBE_HOOK_SUBMIT,     /* an item (2nd argument's first entry) goes to an executor */
+	PROBE_HOOK_SPAN_ENTRY, /* a native function, rule in arg */
+	PROBE_HOOK_SPAN_EXIT,  /* one of its ends */
 };
 
 struct probe_hook {

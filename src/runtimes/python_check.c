@@ -124,6 +124,7 @@ static int check_types(struct look *l)
 					types[i].size);
 		*types[i].ret = type;
 	}
+	p->layout.context_type = p->context_type;
 	return 0;
 }
 

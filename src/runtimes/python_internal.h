@@ -1,7 +1,8 @@
 /*
  * What the files behind the Python row of runtimes.c share: python.c is the row, python_image.c
  * finds the interpreter and its symbols in the process, python_offsets.c knows the versions,
- * python_check.c compares them with the live process, python_hooks.c finds the places to probe,
+ * python_check.c compares them with the live process, python_hooks.c finds the places to probe
+ * (python_copies.c those where contexts are made, python_function.c reads the machine code),
  * python_object.c reads objects, python_code.c names and classifies code, python_route.c reads
  * routes. Invariant: every address comes from the process and may be wrong by the time it is read:
  * each read can fail, each length and count is bounded.
@@ -57,6 +58,7 @@ struct python {
 	bool uvloop_known;            /* looked at: where it writes late, or that it does not */
 	bool keys_known;              /* all of them */
 	uint64_t keys_modules;        /* how many modules there were when they were looked for */
+	bool copies_known;            /* where contexts are made */
 	bool copy_context_known;      /* whether contextvars.copy_context needs a hook of its own */
 	bool asyncio_known;           /* that asyncio's C part copies contexts where hooks are */
 };
@@ -117,6 +119,12 @@ int python_debug_check(const struct python *p, char **ret_why);
 /* Adds the hooks that can be found now and are not in p->base.hooks yet. 1: there are new ones, 0,
  * -errno; -EOPNOTSUPP with *ret_why (may be NULL) when a required one can't be found. */
 int python_hooks_find(struct python *p, char **ret_why);
+/* One more, where it isn't there yet; the path is copied. 0, -E2BIG, -ENOMEM. */
+int python_hook_add(struct python *p, const struct runtime_hook *hook);
+
+/* python_copies.c: the part of python_hooks_find() for the ways to make a Context. 0 or as there.
+ */
+int python_copies_find(struct python *p, char **ret_why);
 
 /* python_object.c: reading objects. False or 0: it could not be read or isn't of that kind. */
 bool python_read(const struct python *p, uint64_t address, void *ret, size_t bytes);

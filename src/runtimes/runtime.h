@@ -33,7 +33,9 @@ struct runtime_options {
 };
 
 enum runtime_hook_kind {
-	RUNTIME_HOOK_CONTEXT_COPY,
+	RUNTIME_HOOK_CONTEXT_COPY, /* at a return */
+	RUNTIME_HOOK_CONTEXT_RAX,  /* where the new one is in this register, or 0 */
+	RUNTIME_HOOK_CONTEXT_RBX,
 	RUNTIME_HOOK_LATE_WRITE,
 	RUNTIME_HOOK_SUBMIT,
 };

@@ -34,7 +34,8 @@ struct fake_state {
 };
 
 struct fake_context {
-	uint64_t words[5];
+	uint64_t refcount, type;
+	uint64_t words[3];
 	int32_t entered, zero;
 };
 
@@ -92,6 +93,7 @@ struct fake_class {
 static struct fake_state fake_state;
 static uint64_t fake_cframe[2]; /* 3.11: the frame at 8 */
 static struct fake_context fake_contexts[3];
+static uint64_t fake_context_type;
 static struct fake_frame fake_frames[FAKE_FRAMES];
 /* Code objects; a test need not use all. */
 static __attribute__((unused)) struct fake_class fake_library, fake_application, fake_other,
@@ -131,6 +133,8 @@ static inline struct python_layout fake_layout(void)
 		CHECK(pthread_key_create(&fake_key, NULL) == 0);
 	pthread_setspecific(fake_key, &fake_state);
 	fake_state.thread_id = (uint64_t)pthread_self();
+	for (size_t i = 0; i < sizeof(fake_contexts) / sizeof(fake_contexts[0]); i++)
+		fake_contexts[i].type = address_of(&fake_context_type);
 	slot = fake_slot();
 	CHECK(slot);
 	return (struct python_layout){
@@ -141,6 +145,7 @@ static inline struct python_layout fake_layout(void)
 		.tstate_context = offsetof(struct fake_state, context),
 		.tstate_frame = offsetof(struct fake_state, frame),
 		.cframe_frame = PYTHON_NONE,
+		.context_type = address_of(&fake_context_type),
 		.context_entered = offsetof(struct fake_context, entered),
 		.frame_code = offsetof(struct fake_frame, code),
 		.frame_previous = offsetof(struct fake_frame, previous),

@@ -15,13 +15,18 @@
 enum { RULE = 3, OTHER_RULE = 4, ITEM = 4242, ROUNDS = 3 };
 
 /*
- * The probed functions, with a name for each place. What the first returns is its argument; the
- * others return nothing that matters.
+ * The probed functions, with a name for each place. What the first two return is their argument,
+ * which the second has in two registers, one after the other; the others return nothing that
+ * matters.
  */
 __asm__(".text\n"
-	".globl hook_copy, hook_copy_end, hook_put, hook_write, hook_span, hook_span_end\n"
+	".globl hook_copy, hook_copy_end, hook_held, hook_held_rax, hook_held_rbx\n"
+	".globl hook_put, hook_write, hook_span, hook_span_end\n"
 	"hook_copy: push %rbp; mov %rdi, %rax; pop %rbp\n"
 	"hook_copy_end: ret\n"
+	"hook_held: push %rbx; xor %ebx, %ebx; mov %rdi, %rax\n"
+	"hook_held_rax: jmp 1f; 1: mov %rdi, %rbx; xor %eax, %eax\n"
+	"hook_held_rbx: jmp 1f; 1: mov %rbx, %rax; pop %rbx; ret\n"
 	"hook_put: push %rbp; pop %rbp; ret\n"
 	"hook_write: push %rbp; pop %rbp; ret\n"
 	"hook_span: push %rbp; test %rdi, %rdi; jz 1f; dec %rdi; call hook_span\n"
@@ -29,10 +34,11 @@ __asm__(".text\n"
 	"hook_span_end: ret\n");
 
 void *hook_copy(void *context);
+void *hook_held(void *context);
 void hook_put(void *queue, void *const *args);
 void hook_write(void *stream, void *data);
 void hook_span(long depth);
-extern const char hook_copy_end[], hook_span_end[];
+extern const char hook_copy_end[], hook_held_rax[], hook_held_rbx[], hook_span_end[];
 
 /* A uvloop stream: its handle at 24, the descriptor at 184 in there. */
 struct fake_handle {
@@ -168,6 +174,56 @@ static void check_copies(struct watch *w)
 	probe_unhook(w->probe, pid);
 	scene_end(w, &c);
 	CHECK(!watch_count(w, SEEN_CONTEXT, 0));
+}
+
+static int held_run(void *arg)
+{
+	static uint64_t other[2] = { 1, 4242 }; /* an object of another type */
+
+	(void)arg;
+	fake_enter(0, true);
+	FAKE_STACK(&fake_library, &fake_work);
+	hook_held(&fake_contexts[1]);
+	hook_held(NULL);              /* it failed */
+	hook_held(&fake_contexts[0]); /* the current one */
+	hook_held(other);
+	hook_held((void *)1); /* NOLINT */
+	fake_enter(-1, false);
+	hook_held(&fake_contexts[2]);
+	return 0;
+}
+
+/* Before the function returns, where the context is in a register: only if it is one. */
+static void check_held(struct watch *w)
+{
+	static const struct {
+		const char *scene;
+		enum probe_hook_kind kind;
+		const char *place;
+	} cases[] = {
+		{ "in RAX", PROBE_HOOK_CONTEXT_RAX, hook_held_rax },
+		{ "in RBX", PROBE_HOOK_CONTEXT_RBX, hook_held_rbx },
+	};
+
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		struct child c = scene_begin(w, cases[i].scene, held_run);
+		uint32_t pid = (uint32_t)c.pid;
+
+		CHECK(hook(w, pid, cases[i].kind, cases[i].place, false, 0) == 0);
+		CHECK(hook(w, pid, cases[i].kind, cases[i].place, true, 0) == -EOPNOTSUPP);
+		check_copied(w, scene_end(w, &c), 1);
+		CHECK_SAY(w->stats.drops[DROP_CONTEXT_UNLIKELY] == 3, "%llu unlikely",
+			  (unsigned long long)w->stats.drops[DROP_CONTEXT_UNLIKELY]);
+	}
+	check_scene = "the other register";
+	{
+		struct child c = scene_begin(w, check_scene, held_run);
+
+		CHECK(hook(w, (uint32_t)c.pid, PROBE_HOOK_CONTEXT_RBX, hook_held_rax, false, 0) ==
+		      0);
+		scene_end(w, &c);
+		CHECK(!watch_count(w, SEEN_CONTEXT, 0));
+	}
 }
 
 /* --- executors and threads ----------------------------------------------------------------------
@@ -488,6 +544,7 @@ static void check_collector(enum probe_collector collector)
 	printf("%s:\n", collector_text(collector));
 	watch_open(&w, collector, WATCH_RING_BYTES);
 	check_copies(&w);
+	check_held(&w);
 	check_work(&w);
 	check_late(&w);
 	check_late_again(&w);

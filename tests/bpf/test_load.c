@@ -15,7 +15,7 @@ enum {
 	MAP_BYTES_MAX = 24 << 20,
 	IDS_MAX = 128,
 	GONE_MS_MAX = 5000,
-	HOOK_PROGRAMS = 6 /* bpf/python.bpf.c */
+	HOOK_PROGRAMS = 7 /* bpf/python.bpf.c */
 };
 
 /* Names as the kernel cuts them. Half again of what this kernel's verifier walks, or more: older
@@ -32,9 +32,10 @@ static const struct {
 	{ "exit_pwritev2", 126000 },   { "exit_sendto", 124000 },     { "exit_sendmsg", 124000 },
 	{ "exit_sendfile64", 113000 }, { "exit_recvmmsg", 140000 },   { "exit_sendmmsg", 145000 },
 	{ "exit_connect", 1600 },      { "route_ipv4", 900 },         { "route_ipv6", 900 },
-	{ "context_copied", 54000 },   { "context_returne", 54000 },  { "item_submitted", 54000 },
-	{ "call_sending", 3000 },      { "inject_header", 40000 },    { "inject_socket", 500 },
-	{ "late_write", 70000 },       { "native_entered", 900 },     { "native_left", 900 },
+	{ "context_copied", 54000 },   { "context_in_rax", 54000 },   { "context_in_rbx", 54000 },
+	{ "item_submitted", 54000 },   { "call_sending", 3000 },      { "inject_header", 40000 },
+	{ "inject_socket", 500 },      { "late_write", 70000 },       { "native_entered", 900 },
+	{ "native_left", 900 },
 };
 
 /* --- what of BPF this process holds ----------------------------------------------------------- */
