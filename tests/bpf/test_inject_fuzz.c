@@ -121,8 +121,10 @@ static bool send_all(struct client *c, const uint8_t *bytes, size_t len)
 		if (n < 0 && errno == EAGAIN) {
 			if (!wait_until(c->fd, POLLOUT))
 				return false;
-			/* What is tried again may be cut otherwise. */
-			piece = random_next(&c->rnd) % 2 ? len : 1 + random_next(&c->rnd) % len;
+			/* What is tried again may be cut otherwise, but for a whole head. */
+			if (!c->traits.whole || sent)
+				piece = random_next(&c->rnd) % 2 ? len
+								 : 1 + random_next(&c->rnd) % len;
 			continue;
 		}
 		if (n <= 0)
@@ -378,11 +380,32 @@ static void round_begin(uint32_t requests, bool headers)
 	shared->headers = headers;
 }
 
+/* Forgets what has come, but for what was counted. */
+static void drops_take(struct watch *w, uint64_t drops[DROP_REASON_COUNT])
+{
+	size_t i;
+
+	probe_collect_drops(w->probe);
+	for (i = 0; i < DROP_REASON_COUNT; i++)
+		drops[i] += w->stats.drops[i];
+	watch_reset(w);
+}
+
+static void drops_print(const uint64_t drops[DROP_REASON_COUNT])
+{
+	size_t i;
+
+	for (i = 0; i < DROP_REASON_COUNT; i++)
+		if (drops[i])
+			printf("  %s: %llu\n", drop_reason_name((enum drop_reason)i),
+			       (unsigned long long)drops[i]);
+}
+
 static void check_fuzz(uint32_t requests)
 {
 	struct servers servers;
+	uint64_t begin, drops[DROP_REASON_COUNT] = { 0 };
 	struct child clients;
-	uint64_t begin;
 	struct watch w;
 	int code = -1, status = 0;
 
@@ -395,11 +418,13 @@ static void check_fuzz(uint32_t requests)
 	begin = now_ns();
 	child_go(&clients);
 	while (waitpid(clients.pid, &status, WNOHANG) == 0) {
-		watch_reset(&w);
+		drops_take(&w, drops);
 		sleep_ms(5);
 	}
 	code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 	CHECK_SAY(code == 0, "the clients ended with %d", code);
+	if (shared->wrong)
+		drops_print(drops);
 	CHECK(shared->wrong == 0 && shared->done >= requests / SENDERS * SENDERS);
 	CHECK(shared->headers_seen > shared->headers_due && shared->headers_due > 0);
 	printf("  %u requests in %llu ms, %u with a header, of %u that had to\n", shared->done,
