@@ -155,7 +155,9 @@ uint32_t inject_flags(const struct inject *i, uint32_t pid)
 	if (!i || !(i->works & PROBE_PROPAGATE_HEADERS) ||
 	    (i->inq_wrong && !program_never_asks(pid)))
 		return 0;
-	return TRACED_INJECT | (program_rings_apart(pid) ? TRACED_RINGS : 0);
+	if (program_rings_apart(pid))
+		return TRACED_INJECT | TRACED_RINGS;
+	return process_has_ring(pid) ? 0 : TRACED_INJECT;
 }
 
 void inject_execs(const struct inject *i, uint32_t pid)
@@ -176,9 +178,7 @@ void inject_release(struct inject *i, uint64_t socket)
 
 int inject_adopt(struct inject *i, uint32_t pid)
 {
-	uint32_t flags = inject_flags(i, pid);
-
-	if (!flags || (!(flags & TRACED_RINGS) && process_has_ring(pid)))
+	if (!inject_flags(i, pid))
 		return 0;
 	return sockets_adopt(i->sockets, i->injections, pid);
 }

@@ -113,10 +113,10 @@ static uint64_t builtin_function(const struct python *p, uint64_t object)
 
 /* --- places within --- */
 
-static bool has_place(const struct copy *c, uint64_t address)
+static bool has_place(const struct copy *c, const struct disasm_place *place)
 {
 	for (size_t i = 0; i < c->place_count; i++)
-		if (c->places[i].address == address)
+		if (c->places[i].address == place->address && c->places[i].in_rbx == place->in_rbx)
 			return true;
 	return false;
 }
@@ -132,7 +132,7 @@ static bool places_meet(const struct copies *all, struct python_text *text)
 
 		for (size_t k = 0; k < all->count; k++)
 			for (size_t n = 0; n < all->all[k].place_count; n++)
-				if (!has_place(c, all->all[k].places[n].address))
+				if (!has_place(c, &all->all[k].places[n]))
 					others[count++] = all->all[k].places[n];
 		if (disasm_comes_by(c->function.address, python_text_fetch, text, others, count))
 			return true;
@@ -235,18 +235,19 @@ static int take_copies(const struct python *p, struct copies *all, char **ret_wh
 
 /*
  * contextvars.copy_context() calls PyContext_CopyCurrent, which a compiler may have copied into it
- * when both are in one file.
+ * when both are in one file. *ret_known: the module is there.
  */
-static int take_copy_context(struct python *p, struct copies *all, char **ret_why)
+static int take_copy_context(const struct python *p, struct copies *all, bool *ret_known,
+			     char **ret_why)
 {
 	uint64_t module = python_module(p, "_contextvars"), function;
 
+	*ret_known = module != 0;
 	if (!module)
 		return 0;
 	function = builtin_function(p, python_module_get(p, module, "copy_context"));
 	if (!function)
 		return python_refuse(ret_why, "copy_context can't be read");
-	p->copy_context_known = true;
 	if (!python_is_inside(p, function))
 		return 0;
 	return take_copy(p, all, "copy_context", function, 0, "PyContext_CopyCurrent", ret_why);
@@ -266,6 +267,7 @@ int python_copies_find(struct python *p, char **ret_why)
 {
 	struct copies *all;
 	size_t before = p->base.hook_count;
+	bool known;
 	int err;
 
 	if (p->copies_known && p->copy_context_known)
@@ -273,7 +275,7 @@ int python_copies_find(struct python *p, char **ret_why)
 	all = calloc(1, sizeof(*all));
 	if (!all)
 		return -ENOMEM;
-	err = take_copy_context(p, all, ret_why);
+	err = take_copy_context(p, all, &known, ret_why);
 	if (!err && (all->count || !p->copies_known))
 		err = take_copies(p, all, ret_why);
 	if (!err && all->count) {
@@ -282,8 +284,10 @@ int python_copies_find(struct python *p, char **ret_why)
 	}
 	if (!err && p->copies_known)
 		err = check_late(p, before, "copy_context", ret_why);
-	if (!err)
+	if (!err) {
 		p->copies_known = true;
+		p->copy_context_known = known;
+	}
 	for (size_t i = 0; i < all->count; i++)
 		python_function_free(&all->all[i].function);
 	free(all);

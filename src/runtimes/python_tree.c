@@ -286,7 +286,8 @@ static void walk_element(struct walk *w, uint64_t element, uint64_t context, con
 	case ELEMENT_MOUNT:
 		walk_mount(w, element, context, root, depth);
 		break;
-	case ELEMENT_HOST:
+	case ELEMENT_HOST: /* of no template of its own, but a scope may name it */
+		add_leaf(w, element, context, python_attr(w->p, element, "app"), NULL, strdup(""));
 		walk_app(w, python_attr(w->p, element, "app"), root, depth);
 		break;
 	case ELEMENT_INCLUDED:

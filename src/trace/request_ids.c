@@ -66,6 +66,8 @@ void connection_forget_ids(struct connection *c, const struct io_event *ev)
 {
 	if (!c->has_next || !c->protocol || !ev->length || ev->dir != connection_request_dir(c))
 		return;
+	if ((ev->flags & IO_LOST) && has_seq(&c->next))
+		return; /* it was lost in front of the request, whose first byte has a number */
 	c->next_bytes += ev->length;
 	/* What has come since may still turn out to begin it. */
 	if (connection_stream(c, ev->dir)->pending.len < c->next_bytes)

@@ -2,12 +2,13 @@
 
 run: python -m uvicorn routes_starlette:app
 """
+from fastapi import FastAPI
 from routes_app import Recorder
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, StreamingResponse
-from starlette.routing import Mount, Route, Router
+from starlette.routing import Host, Mount, Route, Router
 
 
 async def health(request):
@@ -39,10 +40,18 @@ class Things(HTTPEndpoint):
         return PlainTextResponse("thing")
 
 
+async def named(name: str):
+    return name
+
+
 async def raw(scope, receive, send):
     """An ASGI application that is no router."""
     await PlainTextResponse("raw")(scope, receive, send)
 
+
+hosted = FastAPI()
+hosted.add_route("/plain/{name}", health)
+hosted.add_api_route("/api/{name}", named)
 
 routes = [
     Route("/health", health),
@@ -54,5 +63,6 @@ routes = [
     Mount("/tenants/{tenant}", routes=[Route("/items/{item_id:int}", read_item)]),
     Mount("/router", app=Router([Route("/{name}", health)])),
     Mount("/raw", app=raw),
+    Mount("/hosts", routes=[Host("127.0.0.1", app=hosted)]),
 ]
 app = Recorder(Starlette(routes=routes))

@@ -62,6 +62,8 @@ STARLETTE = [
     ("GET", "/tenants/acme/items/1", 200, "/tenants/{tenant}/items/{item_id}"),
     ("GET", "/router/one", 200, "/router/{name}"),
     ("GET", "/raw/one", 200, ANY),
+    ("GET", "/hosts/plain/one", 200, "/hosts/plain/{name}"),
+    ("GET", "/hosts/api/one", 200, "/hosts/api/{name}"),
 ]
 # Which releases of the frameworks: the pinned ones, and older ones that keep routes otherwise.
 OLDER = {"pinned": [], "before-0.137": [("fastapi", "0.128.8"), ("starlette", "0.49.3")],
