@@ -40,7 +40,11 @@ class Things(HTTPEndpoint):
         return PlainTextResponse("thing")
 
 
-async def named(name: str):
+async def hosted_plain(request):
+    return PlainTextResponse("hosted")
+
+
+async def hosted_route(name: str):
     return name
 
 
@@ -50,8 +54,8 @@ async def raw(scope, receive, send):
 
 
 hosted = FastAPI()
-hosted.add_route("/plain/{name}", health)
-hosted.add_api_route("/api/{name}", named)
+hosted.add_route("/plain/{name}", hosted_plain)
+hosted.add_api_route("/api/{name}", hosted_route)
 
 routes = [
     Route("/health", health),
