@@ -44,6 +44,15 @@ void disasm_engine_close(csh *engine, cs_insn *insn)
 	cs_close(engine);
 }
 
+bool disasm_decode_at(csh engine, disasm_fetch_fn fetch, void *ctx, uint64_t address,
+		      cs_insn *ret_insn)
+{
+	size_t len = 0;
+	const uint8_t *code = fetch(ctx, address, &len);
+
+	return code && cs_disasm_iter(engine, &code, &len, &address, ret_insn);
+}
+
 static bool grow(void **array, size_t *cap, size_t count, size_t item_bytes)
 {
 	size_t want = *cap ? *cap * 2 : 16;

@@ -34,14 +34,6 @@ static bool reach_add(struct reach *r, uint64_t address)
 	return true;
 }
 
-static bool decode(struct reach *r, uint64_t address)
-{
-	size_t len = 0;
-	const uint8_t *code = r->fetch(r->ctx, address, &len);
-
-	return code && cs_disasm_iter(r->engine, &code, &len, &address, r->insn);
-}
-
 static bool ends(const struct reach *r)
 {
 	switch (r->insn->id) {
@@ -79,7 +71,8 @@ static bool comes_by(struct reach *r, const struct disasm_place *places, size_t 
 		for (size_t i = 0; i < count; i++)
 			if (places[i].address == r->found[r->next])
 				return true;
-		if (!decode(r, r->found[r->next]) || !reach_next(r))
+		if (!disasm_decode_at(r->engine, r->fetch, r->ctx, r->found[r->next], r->insn) ||
+		    !reach_next(r))
 			return true;
 	}
 	return false;

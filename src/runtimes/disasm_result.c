@@ -92,11 +92,8 @@ static int register_number(unsigned int reg)
 
 static bool decode(struct search *s, uint64_t address)
 {
-	size_t len = 0;
-	const uint8_t *code = s->fetch(s->ctx, address, &len);
-
-	return code && ++s->steps <= ALL_STEPS_MAX &&
-	       cs_disasm_iter(s->engine, &code, &len, &address, s->insn);
+	return ++s->steps <= ALL_STEPS_MAX &&
+	       disasm_decode_at(s->engine, s->fetch, s->ctx, address, s->insn);
 }
 
 /* --- what an instruction does --- */
