@@ -117,6 +117,9 @@ struct setting {
 /* table.c */
 extern const struct option_row option_rows[OPTION_COUNT];
 
+/* source.c. -ENOMEM; *ret_error is the message for it, malloc'd. */
+int settings_no_memory(char **ret_error);
+
 /*
  * source.c: collects texts. `settings` has OPTION_COUNT elements, zeroed before. Each of these
  * returns 0, or -EINVAL or -ENOMEM with the first failure's message (malloc'd).

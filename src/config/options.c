@@ -38,7 +38,7 @@ static int apply_text(const struct option_row *row, const struct setting_value *
 	int err = row->parse(row, value->text, o);
 
 	if (err == -ENOMEM)
-		return fail(ret_error, err, "out of memory while reading the options");
+		return settings_no_memory(ret_error);
 	if (err != -EINVAL)
 		return err;
 	describe_allowed(row, allowed, sizeof(allowed));
@@ -55,7 +55,7 @@ static int apply(const struct setting *settings, struct options *o, char **ret_e
 		if (!row->parse)
 			continue;
 		if (!s->count && row->initial && row->parse(row, row->initial, o))
-			return fail(ret_error, -ENOMEM, "out of memory while reading the options");
+			return settings_no_memory(ret_error);
 		if (row->flags & ROW_STANDARD_BOOL && s->source == SOURCE_ENV)
 			continue;
 		for (size_t k = 0; k < s->count; k++) {

@@ -10,7 +10,7 @@
 #include "base/fail.h"
 #include "config/internal.h"
 
-static int out_of_memory(char **ret_error)
+int settings_no_memory(char **ret_error)
 {
 	return fail(ret_error, -ENOMEM, "out of memory while reading the options");
 }
@@ -143,7 +143,7 @@ static int parse_argument(struct setting *settings, const char *arg, const char 
 	if (!*text)
 		return fail(ret_error, -EINVAL, "%s needs a value: %s %s", where, where, row->arg);
 	return setting_add(settings, (enum option_id)id, SOURCE_FLAG, where, text)
-		       ? out_of_memory(ret_error)
+		       ? settings_no_memory(ret_error)
 		       : 0;
 }
 
@@ -184,7 +184,7 @@ int settings_from_env(struct setting *settings, char *const *env, char **ret_err
 			if (!text || !*text || settings[i].source > SOURCE_ENV)
 				continue;
 			if (setting_add(settings, (enum option_id)i, SOURCE_ENV, row->env[k], text))
-				return out_of_memory(ret_error);
+				return settings_no_memory(ret_error);
 			settings[i].env_index = k;
 			break;
 		}
@@ -248,10 +248,10 @@ static int parse_line(const struct line_file *file, unsigned int number, char *l
 		return fail(ret_error, -EINVAL, "%s:%u: %s is given a second time", path, number,
 			    key);
 	if (asprintf(&where, "%s:%u: %s", path, number, key) < 0)
-		return out_of_memory(ret_error);
+		return settings_no_memory(ret_error);
 	err = setting_add(settings, (enum option_id)id, SOURCE_FILE, where, text);
 	free(where);
-	return err ? out_of_memory(ret_error) : 0;
+	return err ? settings_no_memory(ret_error) : 0;
 }
 
 static int parse_list_line(const struct line_file *file, unsigned int number, char *line,
@@ -261,10 +261,10 @@ static int parse_list_line(const struct line_file *file, unsigned int number, ch
 	int err;
 
 	if (asprintf(&where, "%s:%u", file->path, number) < 0)
-		return out_of_memory(ret_error);
+		return settings_no_memory(ret_error);
 	err = setting_append(&file->settings[file->id], where, line, strlen(line));
 	free(where);
-	return err ? out_of_memory(ret_error) : 0;
+	return err ? settings_no_memory(ret_error) : 0;
 }
 
 /* Line by line; the text ends with a NUL and is changed. */
@@ -305,7 +305,7 @@ static int read_lines(const struct line_file *lines, const char *where, const ch
 	if (file && text)
 		len = fread(text, 1, OPTIONS_FILE_MAX_BYTES + 1, file);
 	if (!text) {
-		err = out_of_memory(ret_error);
+		err = settings_no_memory(ret_error);
 	} else if (!file || ferror(file)) {
 		err = fail(ret_error, -EINVAL, "%s=%s: cannot read the %s file: %s", where,
 			   lines->path, what, strerror(errno));
