@@ -42,8 +42,9 @@ class Connection:
         self.http.close()
 
 
-def run(paths, connections=8, **where):
-    """Sends every path once, over so many connections at a time; the Sent in no special order."""
+def run(paths, connections=8, pause=0, **where):
+    """Sends every path once, over so many connections at a time, each resting `pause` seconds behind an answer; the
+    Sent in no special order."""
     queue, sent, errors = list(reversed(paths)), [], []
 
     def worker():
@@ -55,6 +56,7 @@ def run(paths, connections=8, **where):
                 except IndexError:
                     return
                 sent.append(connection.request(path))
+                time.sleep(pause)
         except Exception as e:  # told to the test below
             errors.append(e)
         finally:
