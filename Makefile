@@ -99,6 +99,16 @@ $(SKELETON): $(BUILD)/gen/spanloom.bpf.o
 	$(call say,SKEL,$@)
 	$(Q)$(BPFTOOL) gen skeleton $< name spanloom > $@
 
+# Programs that only a test has.
+BPF_TEST_SKEL := $(patsubst tests/bpf/%.bpf.c,$(BUILD)/gen/%.skel.h,$(wildcard tests/bpf/*.bpf.c))
+$(BUILD)/bpf-tests/%.bpf.o: tests/bpf/%.bpf.c $(BUILD)/flags
+	$(call say,BPF,$<)
+	$(Q)mkdir -p $(@D) && $(CLANG) $(BPF_CFLAGS) -MMD -MP -c $< -o $@
+
+$(BPF_TEST_SKEL): $(BUILD)/gen/%.skel.h: $(BUILD)/bpf-tests/%.bpf.o
+	$(call say,SKEL,$@)
+	$(Q)mkdir -p $(@D) && $(BPFTOOL) gen skeleton $< name $* > $@
+
 # --- objects ------------------------------------------------------------------------------------------------------
 
 # Changes when the compiler or its flags do, and everything is built anew then.
@@ -120,6 +130,7 @@ $(BUILD)/$(1)/%.o: %.c $(BUILD)/flags
 $$(call objs,$(1),$$(filter src/export/% tests/unit/test_otlp% tests/unit/test_export% tests/fuzz/%,\
 	$$(ALL_SRC) $$(UNIT_SRC) $$(FUZZ_SRC)),): $$(PB_SRC:.c=.h)
 $$(call objs,$(1),$$(filter src/probe/% tests/bpf/%,$$(ALL_SRC) $$(BPF_TEST_SRC)),): $(SKELETON)
+$$(call objs,$(1),$$(BPF_TEST_SRC),): $(BPF_TEST_SKEL)
 $$(patsubst %.c,$(BUILD)/$(1)/gen/%.o,$$(patsubst $(BUILD)/gen/%,%,$$(PB_SRC))): $$(PB_SRC:.c=.h)
 
 $(BUILD)/$(1)/libpure.a: $$(call objs,$(1),$$(PURE_SRC),pb)

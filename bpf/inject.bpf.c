@@ -5,6 +5,7 @@
  * whole. Invariant: of a message that is not certain to begin here nothing is changed, and what the
  * process is told of its send is what it would have been told without us.
  */
+#define PROGRAM_OF_NETWORK
 #include "avoided.bpf.h"
 #include "chunks.bpf.h"
 #include "header.bpf.h"

@@ -177,7 +177,13 @@ struct thread_struct {
 	struct user_tls uw;   /* arm64 */
 } KERNEL_TYPE;
 
-struct mm_struct;
+typedef struct {
+	u64 ctx_id; /* x86-64: never given twice */
+} KERNEL_TYPE mm_context_t;
+
+struct mm_struct {
+	mm_context_t context;
+} KERNEL_TYPE;
 
 struct task_struct {
 	int pid;

@@ -41,7 +41,7 @@ static __always_inline void late_waits(struct conn_state *c, u32 pid, u64 contex
 }
 
 /* The context that waits with the connection; 0: none, or it isn't certain which. */
-static __always_inline u64 late_waiting(const struct conn_state *c, u32 pid)
+static __noinline u64 late_waiting(const struct conn_state *c, u32 pid)
 {
 	struct owner_key key = owner_key_of(pid, c->late_context);
 	const u32 *given;

@@ -9,6 +9,7 @@
 #include "event.h"
 #include "drop_reason.h"
 
+#include "core_compat.bpf.h"
 #include "request_state.bpf.h"
 
 #include <bpf/bpf_helpers.h>
@@ -117,9 +118,7 @@ static __always_inline u32 turn_of(u64 nvcsw)
 
 static __always_inline u32 current_turn(void)
 {
-	const struct task_struct *task = (const void *)bpf_get_current_task();
-
-	return turn_of(BPF_CORE_READ(task, nvcsw));
+	return turn_of(field_of(current_task(), nvcsw));
 }
 
 /* 0: it is not traced. The hint spares processes that are not traced the look-up, on every transfer

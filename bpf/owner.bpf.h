@@ -7,25 +7,9 @@
 #ifndef SPANLOOM_OWNER_BPF_H
 #define SPANLOOM_OWNER_BPF_H
 
-#include "maps.bpf.h"
+#include "owner_table.bpf.h"
 
-enum { OWNERS_MAX = 16384, WORKERS_MAX = 2048, WINDOW_SLOTS = 2048, DOUBTED_MAX = 1024 };
-
-/* A process's numbers and addresses are used again by others: part of where its memory is described
- * tells them apart. */
-struct owner_key {
-	u32 pid;
-	u32 space;
-	u64 context;
-};
-
-/* Contexts end without a word, so the oldest go when there are too many. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, OWNERS_MAX);
-	__type(key, struct owner_key);
-	__type(value, struct owner);
-} owners SEC(".maps") __weak;
+enum { WORKERS_MAX = 2048, WINDOW_SLOTS = 2048, DOUBTED_MAX = 1024 };
 
 /* A thread and the request that it read from a blocking socket and has not begun to answer. */
 struct worker {
@@ -76,15 +60,6 @@ struct {
 
 extern u32 doubts; /* how many there have been */
 
-static __always_inline struct owner_key owner_key_of(u32 pid, u64 context)
-{
-	const struct task_struct *task = (const void *)bpf_get_current_task();
-	struct owner_key key = { .pid = pid, .context = context };
-
-	key.space = (u32)((u64)BPF_CORE_READ(task, mm) >> 6);
-	return key;
-}
-
 static __always_inline void owner_doubt(u64 conn_id)
 {
 	u8 one = 1;
@@ -108,21 +83,18 @@ static __always_inline int owner_relied(u32 process, const struct owner *o)
 	return (o->ids.flags & IDS_FIXED) && owner_certain(process, o) ? 2 : 1;
 }
 
-/* As owner_of(), with the key of the context (key->context 0: there is none). */
-static __always_inline int owner_find(const struct owner_key *key, u32 tid, u32 process,
+/* As owner_of(), for those who know the process's memory_of(). */
+static __always_inline int owner_find(u64 memory, u32 tid, u32 process, u64 context,
 				      struct owner *ret)
 {
 	const struct worker *w;
-	const struct owner *o;
 
-	if (key->context) {
-		o = bpf_map_lookup_elem(&owners, key);
-		if (!o || !(o->ids.flags & IDS_KNOWN))
+	if (context) {
+		if (!owner_read(memory, context, ret) || !(ret->ids.flags & IDS_KNOWN))
 			return 0;
-		*ret = *o;
 	} else {
 		w = bpf_map_lookup_elem(&workers, &tid);
-		if (!w || w->pid != key->pid || w->unanswered != 1)
+		if (!w || w->pid != memory >> 32 || w->unanswered != 1)
 			return 0;
 		*ret = w->owner;
 	}
@@ -136,13 +108,7 @@ static __always_inline int owner_find(const struct owner_key *key, u32 tid, u32 
 static __always_inline int owner_of(u32 pid, u32 tid, u32 process, u64 context, u32 turn,
 				    struct owner *ret)
 {
-	struct owner_key key = { .pid = pid };
-
-	if (!constants.requests)
-		return 0;
-	if (context)
-		key = owner_key_of(pid, context);
-	return owner_find(&key, tid, process, ret);
+	return constants.requests ? owner_find(memory_of(pid), tid, process, context, ret) : 0;
 }
 
 static __always_inline struct window *window_of(u32 tid)
@@ -222,58 +188,33 @@ static __always_inline bool window_take(u32 tid, u32 turn, u32 process, u64 cont
 	return __sync_val_compare_and_swap(&w->tid, tid, 0) == tid;
 }
 
-static __always_inline bool owner_same(const struct owner *a, const struct owner *b)
-{
-	enum { WORDS = sizeof(struct owner) / sizeof(u64) };
-	const u64 *x = (const void *)a, *y = (const void *)b;
-	u64 differs = 0;
-	u32 i;
-
-#pragma unroll
-	for (i = 0; i < WORDS; i++)
-		differs |= x[i] ^ y[i];
-	return !differs;
-}
-
 /*
  * The running thread has made context `child` of `parent` (0: it has none): the child is its
  * parent's owner's, or the root of the request whose window is open. *ret_root: the connection of
  * that, 0 in every other case; *ret_again: the child's address was that of a context of the very
  * same request before. As owner_of(), of the child.
- *
- * Within a request addresses come again and again; an entry that says so already stays as it is,
- * since replacing one is the dearest of all that is done here. It is never written in place: the
- * map may have given its memory to another context by then.
  */
 static __always_inline int owner_copied(u32 pid, u32 tid, u32 process, u64 parent, u64 child,
 					struct owner *ret, u64 *ret_root, bool *ret_again)
 {
-	const struct owner *before;
-	struct owner_key key;
+	u64 memory;
 	int known;
 
 	*ret_root = 0;
 	*ret_again = false;
 	if (!constants.requests)
 		return 0;
-	key = owner_key_of(pid, parent);
-	known = owner_find(&key, tid, process, ret);
+	memory = memory_of(pid);
+	known = owner_find(memory, tid, process, parent, ret);
 	if (!known && window_take(tid, current_turn(), process, parent, ret)) {
 		*ret_root = ret->conn_id;
 		known = owner_relied(process, ret);
 	}
-	key.context = child;
 	if (!known) {
-		bpf_map_delete_elem(&owners, &key);
+		owner_forget(memory, child);
 		return 0;
 	}
-	before = bpf_map_lookup_elem(&owners, &key);
-	if (before && owner_same(before, ret)) {
-		*ret_again = true;
-	} else if (bpf_map_update_elem(&owners, &key, ret, BPF_ANY)) {
-		count_drop(DROP_REQUEST_TABLE_FULL);
-		bpf_map_delete_elem(&owners, &key);
-	}
+	*ret_again = owner_write(memory, child, ret) > 0;
 	return known;
 }
 

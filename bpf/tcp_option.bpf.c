@@ -3,6 +3,7 @@
  * inside of TCP, with the socket locked. Invariant: no segment grows beyond the segment size, and
  * none is lost for its option more than once: what is sent again is sent without it.
  */
+#define PROGRAM_OF_NETWORK
 #include "inject.bpf.h"
 #include "option.bpf.h"
 
