@@ -80,16 +80,23 @@ static __always_inline void context_frames(const struct python_layout *l,
 		served_told(pid, now->context);
 }
 
-/* Is it another context than the current one? */
-static __always_inline bool is_context(const struct python_layout *l, const struct python_now *now,
-				       u64 object)
+/* Is it a context? */
+static __always_inline bool is_context(const struct python_layout *l, u64 object)
 {
 	enum { OBJECT_TYPE = 8 }; /* PyObject: ob_type, 3.9 to 3.14 */
 
-	if (object != now->context && user_word(object + OBJECT_TYPE) == l->context_type)
-		return true;
+	return user_word(object + OBJECT_TYPE) == l->context_type;
+}
+
+/* What came out of a register is no context, or not yet: should it become one, it is nobody's. */
+static __always_inline void context_unlikely(const struct python_now *now, u64 object, u64 pid_tid)
+{
 	count_drop(DROP_CONTEXT_UNLIKELY);
-	return false;
+	if (object == now->context)
+		return;
+	late_given_away(pid_tid >> 32, object);
+	owner_forget(memory_of(pid_tid >> 32), object);
+	emit_context(CONTEXT_UNKNOWN, now->context, object, pid_tid, 0);
 }
 
 /*
@@ -118,8 +125,10 @@ static __always_inline void context_handed_on(u8 what, u64 object, bool certain)
 	l = python_layout_of(pid);
 	if (!l || python_look(l, &now))
 		return;
-	if (!certain && !is_context(l, &now, object))
+	if (!certain && (object == now.context || !is_context(l, object))) {
+		context_unlikely(&now, object, pid_tid);
 		return;
+	}
 	if (what == CONTEXT_COPIED) {
 		late_given_away(pid, object);
 		known = owner_copied(pid, tid, process, now.context, object, &o, &root_of, &again);

@@ -230,6 +230,7 @@ enum {
 	CONTEXT_COPIED = 1, /* object: the new context, a copy of `context` */
 	CONTEXT_SUBMITTED,  /* object: an item for an executor */
 	CONTEXT_BORN,       /* object: the number of a new thread */
+	CONTEXT_UNKNOWN,    /* object: perhaps a new context; whose it was before doesn't count */
 };
 
 struct context_record {

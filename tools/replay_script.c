@@ -187,16 +187,16 @@ static const struct {
 	enum script_kind kind;
 	bool has_conn;
 } kinds[] = {
-	{ "open", EV_OPEN, true },       { "send", EV_IO, true },
-	{ "recv", EV_IO, true },         { "eof", EV_IO, true },
-	{ "close", EV_CLOSE, true },     { "fail", EV_FAIL, false },
-	{ "thread", EV_THREAD, false },  { "thread-exit", EV_THREAD_EXIT, false },
-	{ "exit", EV_EXIT, false },      { "lost", EV_LOST, false },
-	{ "tick", EV_TICK, false },      { "runtime", EV_RUNTIME, false },
-	{ "exec", EV_CHANGED, false },   { "copy", EV_CONTEXT, false },
-	{ "submit", EV_CONTEXT, false }, { "born", EV_CONTEXT, false },
-	{ "enter", EV_NATIVE, false },   { "leave", EV_NATIVE, false },
-	{ "request", EV_REQUEST, true },
+	{ "open", EV_OPEN, true },        { "send", EV_IO, true },
+	{ "recv", EV_IO, true },          { "eof", EV_IO, true },
+	{ "close", EV_CLOSE, true },      { "fail", EV_FAIL, false },
+	{ "thread", EV_THREAD, false },   { "thread-exit", EV_THREAD_EXIT, false },
+	{ "exit", EV_EXIT, false },       { "lost", EV_LOST, false },
+	{ "tick", EV_TICK, false },       { "runtime", EV_RUNTIME, false },
+	{ "exec", EV_CHANGED, false },    { "copy", EV_CONTEXT, false },
+	{ "submit", EV_CONTEXT, false },  { "born", EV_CONTEXT, false },
+	{ "unknown", EV_CONTEXT, false }, { "enter", EV_NATIVE, false },
+	{ "leave", EV_NATIVE, false },    { "request", EV_REQUEST, true },
 };
 
 /* What an event of a runtime shares with the others. */
@@ -204,6 +204,7 @@ static void fill_runtime(struct script_event *e, const char *word)
 {
 	e->context.kind = *word == 'c'   ? CONTEXT_EVENT_COPIED
 			  : *word == 's' ? CONTEXT_EVENT_SUBMITTED
+			  : *word == 'u' ? CONTEXT_EVENT_UNKNOWN
 					 : CONTEXT_EVENT_BORN;
 	e->context.ts_ns = e->native.ts_ns = e->ts_ns;
 	e->context.pid = e->native.pid = e->conn.pid;

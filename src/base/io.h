@@ -59,15 +59,22 @@ struct runtime_route {
 	uint32_t root_path_len;
 };
 
-enum context_event_kind { CONTEXT_EVENT_COPIED, CONTEXT_EVENT_SUBMITTED, CONTEXT_EVENT_BORN };
+enum context_event_kind {
+	CONTEXT_EVENT_COPIED,
+	CONTEXT_EVENT_SUBMITTED,
+	CONTEXT_EVENT_BORN,
+	CONTEXT_EVENT_UNKNOWN,
+};
 
-/* Work was handed on: a context copied, an item given to an executor, a thread made. */
+/* Work was handed on: a context copied, an item given to an executor, a thread made. Or a context
+ * may have been made of which nothing is known. */
 struct context_event {
 	enum context_event_kind kind;
 	uint64_t ts_ns;
 	uint32_t pid, tid;
 	uint64_t context; /* current in the thread; 0: none */
-	uint64_t object;  /* COPIED: the new context; SUBMITTED: the item; BORN: the new thread */
+	uint64_t object;  /* COPIED, UNKNOWN: the new context; SUBMITTED: the item; BORN: the new
+			     thread */
 	uint32_t turn;
 	const struct runtime_site *site; /* NULL: nothing is known of the frames */
 	uint64_t root_of; /* COPIED: the kernel side takes it for the root of the request that was

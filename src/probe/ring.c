@@ -198,10 +198,11 @@ static void context_record(struct ring_reader *r, const struct context_record *r
 		[CONTEXT_COPIED] = CONTEXT_EVENT_COPIED,
 		[CONTEXT_SUBMITTED] = CONTEXT_EVENT_SUBMITTED,
 		[CONTEXT_BORN] = CONTEXT_EVENT_BORN,
+		[CONTEXT_UNKNOWN] = CONTEXT_EVENT_UNKNOWN,
 	};
 	struct frames *f;
 
-	if (rec->what < CONTEXT_COPIED || rec->what > CONTEXT_BORN) {
+	if (rec->what < CONTEXT_COPIED || rec->what > CONTEXT_UNKNOWN) {
 		stats_drop(r->stats, DROP_BAD_RECORD, 1);
 		return;
 	}

@@ -176,6 +176,8 @@ struct node *link_node_of(struct linker *l, struct contexts *x, uint64_t address
  * it has an address, else the caller's. */
 struct node *link_node_new(struct linker *l, struct contexts *x, uint64_t address,
 			   struct node *parent);
+/* What was known of the context at `address`, if anything, doesn't count any more. */
+void link_node_leave(struct contexts *x, uint64_t address);
 void link_node_claim(struct node *n, enum claim claim, struct request *r);
 /* NULL: no memory. Borrowed. */
 struct item *link_item_put(struct linker *l, struct contexts *x, uint64_t key, struct node *origin);

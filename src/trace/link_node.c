@@ -66,6 +66,14 @@ static void leave_table(struct contexts *x, struct node *n)
 	link_node_put(x, n);
 }
 
+void link_node_leave(struct contexts *x, uint64_t address)
+{
+	struct node *n = hash_get(&x->table, address);
+
+	if (n)
+		leave_table(x, n);
+}
+
 /* Cuts a node off: what is below it comes from nowhere that we know. */
 static void forget(struct contexts *x, struct node *n)
 {

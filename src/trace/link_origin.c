@@ -221,6 +221,10 @@ void link_context(struct linker *l, const struct context_event *ev, struct call 
 
 	if (!x || !x->runtime || (ev->kind == CONTEXT_EVENT_COPIED && ev->object == ev->context))
 		return;
+	if (ev->kind == CONTEXT_EVENT_UNKNOWN) {
+		link_node_leave(x, ev->object);
+		return;
+	}
 	from = link_origin_of(l, p, ev->tid, ev->context, ev->site);
 	/* A thread that works for whoever comes says nothing by how it was made. */
 	if (from && from->born_tid && !ev->context && !ev->site) {
@@ -236,6 +240,8 @@ void link_context(struct linker *l, const struct context_event *ev, struct call 
 		break;
 	case CONTEXT_EVENT_BORN:
 		on_born(l, x, ev, from, within);
+		break;
+	case CONTEXT_EVENT_UNKNOWN:
 		break;
 	}
 	link_node_put(x, from);

@@ -8,8 +8,11 @@
 
 __asm__(".text\n"
 	".globl owner_copy\n"
-	"owner_copy: push %rbp; mov %rdi, %rax; pop %rbp; ret\n");
+	"owner_copy: push %rbp; mov %rdi, %rax\n"
+	".globl owner_copied\n"
+	"owner_copied: pop %rbp; ret\n");
 void *owner_copy(void *context);
+extern const char owner_copied[];
 
 #define HEAD                              \
 	"GET / HTTP/1.1\r\ntraceparent: " \
@@ -18,12 +21,13 @@ void *owner_copy(void *context);
 	"GET / HTTP/1.1\r\ntraceparent: " \
 	"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00\r\n\r\n"
 
-enum { STEPS_MAX = 24, CONNS = 6, CALLS = 10, CONTEXTS = 8, NONE = -1 };
+enum { STEPS_MAX = 24, CONNS = 6, CALLS = 10, CONTEXTS = 8, NONE = -1, HIDDEN = -2 };
 
 enum op {
 	END,
 	READ,   /* `a`: connection, `b`: bytes (0: a head), in context `in` */
-	COPY,   /* of `in` to `a`; `b`: the connection whose root it is, or NONE */
+	COPY,   /* of `in` to `a`; `b`: the connection whose root it is, NONE, or HIDDEN: it looks
+		   like none */
 	CALL,   /* in `in`; `b`: the connection of the request that it is bound to, or NONE */
 	ANSWER, /* on connection `a` */
 	OTHER,  /* something else is read */
@@ -66,6 +70,14 @@ static const struct play plays[] = {
 	    { ANSWER, 1, 0, 0, false },
 	    { CALL, 1, 0, 0, true }, /* what goes on behind the answer */
 	    { CALL, 2, 0, NONE, false } } },
+	{ "no context by its looks",
+	  PROBE_TRUST_CONTEXTS,
+	  false,
+	  { { READ, 0, 0, 0, false },
+	    { COPY, 0, 1, 0, false },
+	    { CALL, 1, 0, 0, true },
+	    { COPY, 0, 1, HIDDEN, false },
+	    { CALL, 1, 0, NONE, false } } },
 	{ "vouched for something else",
 	  PROBE_TRUST_THREADS,
 	  false,
@@ -239,6 +251,7 @@ static int play_run(void *arg)
 				return 2;
 			break;
 		case COPY:
+			contexts[s->a].type = s->b == HIDDEN ? 0 : address_of(&fake_context_type);
 			owner_copy(&contexts[s->a]);
 			break;
 		case CALL:
@@ -270,10 +283,9 @@ static int play_run(void *arg)
 static uint32_t play(struct watch *w, const struct play *p, const struct python_layout *l,
 		     const char *head)
 {
-	const struct probe_hook h = { .kind = PROBE_HOOK_CONTEXT_COPY,
+	const struct probe_hook h = { .kind = PROBE_HOOK_CONTEXT_RAX,
 				      .path = "/proc/self/exe",
-				      .offset = file_offset(address_of(owner_copy)),
-				      .at_return = true };
+				      .offset = file_offset(address_of(owner_copied)) };
 	struct child c;
 	int i, k, code;
 
@@ -382,7 +394,7 @@ static void check_play(struct watch *w, const struct play *p, const struct pytho
 			uint64_t root;
 
 			s = watch_next(w, SEEN_CONTEXT, pid, &copies);
-			root = t->b == NONE ? 0 : known[t->b].conn_id;
+			root = t->b < 0 ? 0 : known[t->b].conn_id;
 			CHECK_SAY(s && s->context.root_of == root &&
 					  s->context.object == address_of(&contexts[t->a]),
 				  "step %d: root of %llu, not %llu", i,
