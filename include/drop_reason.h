@@ -57,6 +57,8 @@
 	X(EXCHANGE_LOST, "exchange_lost", "requests whose answer could not be followed")        \
 	X(RESPONSE_WITHOUT_REQUEST, "response_without_request",                                 \
 	  "answers to requests that were not seen, as those made before we looked")             \
+	X(ROUTE_UNKNOWN, "route_unknown",                                                       \
+	  "answers without http.route: which template matched isn't certain")                   \
 	X(ATTR_LIMIT, "attr_limit", "attributes left out of a full span")                       \
 	X(PARENT_MULTIPLEXED, "parent_multiplexed",                                             \
 	  "client spans without a parent: several requests in flight")                          \

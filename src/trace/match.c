@@ -117,13 +117,26 @@ static struct call *begin_call(struct exchange *ex)
 	return link_call_begin(t->linker, &o);
 }
 
+/* Did something match whose template isn't known? `known`: what the runtime made of it. */
+static bool route_lost(const struct runtime_route *route, bool known, const struct route_info *info)
+{
+	return (route->route || route->route_context || route->endpoint) && !info->route.len &&
+	       (route->scope || !known);
+}
+
 void exchange_set_route(struct exchange *ex, const struct runtime_route *route)
 {
 	struct tracer *t = ex->conn->tracer;
 	struct route_info info = { 0 };
+	bool known;
 
 	if (ex->route || !t->ops.route || (t->options.no_route && t->options.no_code) ||
-	    !may_keep(t, ex) || !t->ops.route(t->ops.ctx, ex->pid, route, &info))
+	    !may_keep(t, ex))
+		return;
+	known = t->ops.route(t->ops.ctx, ex->pid, route, &info);
+	if (!t->options.no_route && route_lost(route, known, &info))
+		stats_drop(t->stats, DROP_ROUTE_UNKNOWN, 1);
+	if (!known)
 		return;
 	if (!t->options.no_route && info.route.len) {
 		ex->route = strndup((const char *)info.route.data, info.route.len);

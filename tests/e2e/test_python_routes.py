@@ -107,6 +107,9 @@ def run_cases(tracing, app, cases, prefix="", pause=0.0):
     for span in spans:
         method = span.attrs["http.request.method"]
         check(span, method, span.path, expected.get((method, span.path), "/health"), prefix)
+    # Only what a mount has matched and nothing in it may lack a template, and then it is counted.
+    unclear = AGAIN * sum(template is ANY for _, _, _, template in cases)
+    assert t.drops().get("route_unknown", 0) <= unclear, t.drops()
     return spans, records
 
 
