@@ -88,14 +88,20 @@ static __always_inline bool is_context(const struct python_layout *l, u64 object
 	return user_word(object + OBJECT_TYPE) == l->context_type;
 }
 
-/* What came out of a register is no context, or not yet: should it become one, it is nobody's. */
-static __always_inline void context_unlikely(const struct python_now *now, u64 object, u64 pid_tid)
+/* There may be a new context, but not which, or not of what: should it be `object`, it is nobody's,
+ * and should it have been a request's root, that has none. */
+static __always_inline void context_unknown(const struct python_layout *l,
+					    const struct python_now *now, u64 object, u64 pid_tid)
 {
-	count_drop(DROP_CONTEXT_UNLIKELY);
-	if (object == now->context)
-		return;
-	late_given_away(pid_tid >> 32, object);
-	owner_forget(memory_of(pid_tid >> 32), object);
+	u32 pid = pid_tid >> 32;
+
+	window_missed((u32)pid_tid);
+	if (object != now->context) {
+		late_given_away(pid, object);
+		owner_forget(memory_of(pid), object);
+		if (l->key_client)
+			served_copied(pid, 0, object);
+	}
 	emit_context(CONTEXT_UNKNOWN, now->context, object, pid_tid, 0);
 }
 
@@ -118,15 +124,21 @@ static __always_inline void context_handed_on(u8 what, u64 object, bool certain)
 	const struct python_layout *l;
 	struct python_now now = {};
 	struct owner o = {};
-	int known;
+	int known, fault;
 
 	if (!process || (process & TRACED_SILENT))
 		return;
 	l = python_layout_of(pid);
-	if (!l || python_look(l, &now))
+	if (!l)
 		return;
-	if (!certain && (object == now.context || !is_context(l, object))) {
-		context_unlikely(&now, object, pid_tid);
+	fault = python_look(l, &now);
+	if (!fault && !certain && (object == now.context || !is_context(l, object))) {
+		count_drop(DROP_CONTEXT_UNLIKELY);
+		fault = -1;
+	}
+	if (fault) {
+		if (what == CONTEXT_COPIED)
+			context_unknown(l, &now, object, pid_tid);
 		return;
 	}
 	if (what == CONTEXT_COPIED) {

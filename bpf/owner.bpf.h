@@ -102,8 +102,8 @@ static __always_inline int owner_find(u64 memory, u32 tid, u32 process, u64 cont
 }
 
 /*
- * The request that the running thread works for, in `context` (0: none). 0: not known, *ret is not
- * filled; 1: known, but not relied upon; 2: relied upon, and the trace is fixed.
+ * The request that the running thread works for, in `context` (0: none). 0: not known, *ret means
+ * nothing; 1: known, but not relied upon; 2: relied upon, and the trace is fixed.
  */
 static __always_inline int owner_of(u32 pid, u32 tid, u32 process, u64 context, u32 turn,
 				    struct owner *ret)
@@ -144,6 +144,15 @@ static __always_inline void window_other(u32 tid, u64 conn_id)
 	struct window *w = window_of(tid);
 
 	if (w && *(volatile u32 *)&w->tid == tid && w->owner.conn_id != conn_id)
+		__sync_val_compare_and_swap(&w->tid, tid, 0);
+}
+
+/* The running thread made a context of which nothing is known: it may have been the root. */
+static __always_inline void window_missed(u32 tid)
+{
+	struct window *w = window_of(tid);
+
+	if (w && *(volatile u32 *)&w->tid == tid)
 		__sync_val_compare_and_swap(&w->tid, tid, 0);
 }
 

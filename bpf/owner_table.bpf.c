@@ -9,7 +9,11 @@
 #ifndef OWNER_SET_BITS
 #define OWNER_SET_BITS 12
 #endif
-enum { OWNER_SETS = 1 << OWNER_SET_BITS, OWNER_WAYS = 8 };
+#if !defined(__TARGET_ARCH_x86)
+#error "readers rely on the order in which x86-64 loads and stores"
+#endif
+
+enum { OWNER_SETS = 1 << OWNER_SET_BITS, OWNER_WAYS = 8, OWNER_FREE = 0x7fffffff };
 
 struct owner_entry {
 	u64 memory;
@@ -60,28 +64,49 @@ static __always_inline u32 owner_way(const struct owner_set *set, u64 memory, u6
 	return way;
 }
 
-static __always_inline u32 owner_victim(const struct owner_set *set, u32 now)
+/* Jiffies since the entry was used; the most there can be: it is free; 0: it is being written. */
+static __always_inline u32 owner_age(const struct owner_set *set, u32 way, u32 now)
 {
-	u32 way, age, oldest = 0, ret = 0;
+	u32 age = now - *(const volatile u32 *)&set->entry[way].used;
 
-	for (way = 0; way < OWNER_WAYS; way++) {
-		if (!set->context[way])
-			return way;
-		age = now - set->entry[way].used;
-		if (age > oldest && !(set->entry[way].version & 1)) {
-			oldest = age;
-			ret = way;
-		}
-	}
-	return ret;
+	if (*(const volatile u32 *)&set->entry[way].version & 1)
+		return 0;
+	if (!*(const volatile u64 *)&set->context[way])
+		return OWNER_FREE;
+	return (s32)age < 0 ? 0 : age; /* used since `now` was asked for */
 }
 
-/* False: another one is writing it. */
-static __always_inline bool owner_lock(struct owner_entry *e, u32 *ret_version)
+/*
+ * The place that is free, or was longest not used; *ret_version: its version, odd where it can't be
+ * had. The best so far is one number, age and place: the verifier would follow each place apart.
+ */
+static __always_inline u32 owner_victim(const struct owner_set *set, u32 now, u32 *ret_version)
 {
-	u32 version = version_of(e);
+	enum { BITS = 3 };
+	u64 best = 0, rank, age;
+	u32 way;
 
-	*ret_version = version;
+	_Static_assert(OWNER_WAYS == 1 << BITS, "a place is so many bits");
+	for (way = 0; way < OWNER_WAYS; way++) {
+		age = owner_age(set, way, now);
+		rank = age << BITS | way;
+		if (rank > best)
+			best = rank;
+	}
+	way = best & (OWNER_WAYS - 1);
+	*ret_version = version_of(&set->entry[way]);
+	if (owner_age(set, way, now) != best >> BITS) /* another one has it by now */
+		*ret_version = 1;
+	return way;
+}
+
+/*
+ * False: another one writes it, or has since it had this version. Whoever does ends what was there,
+ * for he puts another key in its place or frees it, whatever it held when he came: so the one that
+ * is too late to write or to forget has nothing to forget any more.
+ */
+static __always_inline bool owner_lock(struct owner_entry *e, u32 version)
+{
 	return !(version & 1) &&
 	       __sync_val_compare_and_swap(&e->version, version, version + 1) == version;
 }
@@ -149,18 +174,16 @@ __noinline int owner_write(u64 memory, u64 context, const struct owner *o)
 	if (way < OWNER_WAYS) {
 		e = &set->entry[way];
 		version = version_of(e);
-		if (!(version & 1) && owner_same(&e->owner, o) && version_of(e) == version) {
+		if (!(version & 1) && set->context[way] == context && e->memory == memory &&
+		    owner_same(&e->owner, o) && version_of(e) == version) {
 			e->used = now;
 			return 1;
 		}
 	} else {
-		way = owner_victim(set, now);
+		way = owner_victim(set, now, &version);
 	}
-	if (way >= OWNER_WAYS)
-		return -1;
-	e = &set->entry[way];
-	/* Whoever writes here now puts another key in this place: what it had is gone. */
-	if (!owner_lock(e, &version)) {
+	e = &set->entry[way & (OWNER_WAYS - 1)];
+	if (!owner_lock(e, version)) {
 		count_drop(DROP_REQUEST_TABLE_FULL);
 		return -1;
 	}
@@ -185,7 +208,8 @@ __noinline int owner_forget(u64 memory, u64 context)
 	if (way >= OWNER_WAYS)
 		return 0;
 	e = &set->entry[way];
-	if (!owner_lock(e, &version))
+	version = version_of(e);
+	if (!owner_lock(e, version))
 		return 0;
 	*(volatile u64 *)&set->context[way] = 0;
 	owner_unlock(e, version);

@@ -365,14 +365,14 @@ static bool bind_task(struct request *r, struct node *n)
 	r->conn->refs++;
 	link_conn_put(n->task_of);
 	n->task_of = r->conn;
+	if (r->root == ROOT_EARLY && r->early->parent != n) {
+		tear(r);
+		return false;
+	}
 	/* Older than all we know on a connection that is not: rather a worker. Where both are, its
 	 * first answer only shows that it may be the connection's. */
 	if (x->workers || (!n->seq && (r->conn->fresh || !bound))) {
 		link_claim_give_up(r, ROOT_NONE);
-		return false;
-	}
-	if (r->root == ROOT_EARLY && r->early->parent != n) {
-		tear(r);
 		return false;
 	}
 	return true;

@@ -213,6 +213,19 @@ static void on_submitted(struct linker *l, struct contexts *x, const struct cont
 	link_node_put(x, n);
 }
 
+static void on_unknown(struct contexts *x, const struct context_event *ev)
+{
+	struct node *from = ev->context ? hash_get(&x->table, ev->context) : NULL;
+
+	if (ev->object != ev->context)
+		link_node_leave(x, ev->object);
+	if (from) { /* that may have been the root */
+		link_request_put(from->reading);
+		from->reading = NULL;
+	}
+	x->last_object = 0;
+}
+
 void link_context(struct linker *l, const struct context_event *ev, struct call *within)
 {
 	struct process *p = link_process(l, ev->pid);
@@ -222,7 +235,7 @@ void link_context(struct linker *l, const struct context_event *ev, struct call 
 	if (!x || !x->runtime || (ev->kind == CONTEXT_EVENT_COPIED && ev->object == ev->context))
 		return;
 	if (ev->kind == CONTEXT_EVENT_UNKNOWN) {
-		link_node_leave(x, ev->object);
+		on_unknown(x, ev);
 		return;
 	}
 	from = link_origin_of(l, p, ev->tid, ev->context, ev->site);
