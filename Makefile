@@ -87,27 +87,32 @@ $(BUILD)/gen/%.pb-c.c $(BUILD)/gen/%.pb-c.h: proto/%.proto $(PROTOS)
 	$(Q)mkdir -p $(BUILD)/gen && $(PROTOC_C) -Iproto --c_out=$(BUILD)/gen $< \
 		2> >(grep -v 'protoc-c. is deprecated' >&2) # protobuf-c 1.5; 1.4 has nothing else
 
-$(BUILD)/bpf/%.bpf.o: bpf/%.bpf.c $(BUILD)/flags
+define bpf_compile
 	$(call say,BPF,$<)
 	$(Q)mkdir -p $(@D) && $(CLANG) $(BPF_CFLAGS) -MMD -MP -c $< -o $@
+endef
+define bpf_skeleton
+	$(call say,SKEL,$@)
+	$(Q)mkdir -p $(@D) && $(BPFTOOL) gen skeleton $< name $(1) > $@
+endef
+
+$(BUILD)/bpf/%.bpf.o: bpf/%.bpf.c $(BUILD)/flags
+	$(bpf_compile)
 
 $(BUILD)/gen/spanloom.bpf.o: $(patsubst bpf/%.bpf.c,$(BUILD)/bpf/%.bpf.o,$(BPF_SRC))
 	$(call say,BPFLINK,$@)
 	$(Q)mkdir -p $(@D) && $(BPFTOOL) gen object $@ $^
 
 $(SKELETON): $(BUILD)/gen/spanloom.bpf.o
-	$(call say,SKEL,$@)
-	$(Q)$(BPFTOOL) gen skeleton $< name spanloom > $@
+	$(call bpf_skeleton,spanloom)
 
 # Programs that only a test has.
 BPF_TEST_SKEL := $(patsubst tests/bpf/%.bpf.c,$(BUILD)/gen/%.skel.h,$(wildcard tests/bpf/*.bpf.c))
 $(BUILD)/bpf-tests/%.bpf.o: tests/bpf/%.bpf.c $(BUILD)/flags
-	$(call say,BPF,$<)
-	$(Q)mkdir -p $(@D) && $(CLANG) $(BPF_CFLAGS) -MMD -MP -c $< -o $@
+	$(bpf_compile)
 
 $(BPF_TEST_SKEL): $(BUILD)/gen/%.skel.h: $(BUILD)/bpf-tests/%.bpf.o
-	$(call say,SKEL,$@)
-	$(Q)mkdir -p $(@D) && $(BPFTOOL) gen skeleton $< name $* > $@
+	$(call bpf_skeleton,$*)
 
 # --- objects ------------------------------------------------------------------------------------------------------
 
