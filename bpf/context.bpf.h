@@ -124,19 +124,20 @@ static __always_inline void context_handed_on(u8 what, u64 object, bool certain)
 	const struct python_layout *l;
 	struct python_now now = {};
 	struct owner o = {};
-	int known, fault;
+	bool seen;
+	int known;
 
 	if (!process || (process & TRACED_SILENT))
 		return;
 	l = python_layout_of(pid);
 	if (!l)
 		return;
-	fault = python_look(l, &now);
-	if (!fault && !certain && (object == now.context || !is_context(l, object))) {
+	seen = !python_look(l, &now);
+	if (seen && !certain && (object == now.context || !is_context(l, object))) {
 		count_drop(DROP_CONTEXT_UNLIKELY);
-		fault = -1;
+		seen = false;
 	}
-	if (fault) {
+	if (!seen) {
 		if (what == CONTEXT_COPIED)
 			context_unknown(l, &now, object, pid_tid);
 		return;

@@ -62,11 +62,7 @@ static __always_inline u32 current_memory(void)
 {
 	const struct mm_struct *mm = field_of(current_task(), mm);
 
-#if defined(__TARGET_ARCH_arm64)
-	return (u64)mm >> 6;
-#else
-	return mm ? field_of(mm, context.ctx_id) : 0;
-#endif
+	return mm ? field_of(mm, context.ctx_id) : 0; /* x86-64 */
 }
 
 /* What a probe in user space finds in the registers, by the x86-64 calling convention (System V).

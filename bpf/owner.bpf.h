@@ -108,7 +108,13 @@ static __always_inline int owner_find(u64 memory, u32 tid, u32 process, u64 cont
 static __always_inline int owner_of(u32 pid, u32 tid, u32 process, u64 context, u32 turn,
 				    struct owner *ret)
 {
-	return constants.requests ? owner_find(memory_of(pid), tid, process, context, ret) : 0;
+	u64 memory = (u64)pid << 32; /* all that is asked of a thread's */
+
+	if (!constants.requests)
+		return 0;
+	if (context)
+		memory = memory_of(pid);
+	return owner_find(memory, tid, process, context, ret);
 }
 
 static __always_inline struct window *window_of(u32 tid)
@@ -138,32 +144,46 @@ static __always_inline void window_open(u32 tid, u32 turn, u64 context, const st
 	*(volatile u32 *)&w->tid = tid;
 }
 
-/* The running thread has read something of connection `conn_id`. */
-static __always_inline void window_other(u32 tid, u64 conn_id)
+/* The thread's window; NULL: none is open. */
+static __always_inline struct window *window_here(u32 tid)
 {
 	struct window *w = window_of(tid);
 
-	if (w && *(volatile u32 *)&w->tid == tid && w->owner.conn_id != conn_id)
-		__sync_val_compare_and_swap(&w->tid, tid, 0);
+	return w && *(volatile u32 *)&w->tid == tid ? w : 0;
+}
+
+/* False: another thread has it by now. */
+static __always_inline bool window_shut(struct window *w, u32 tid)
+{
+	return __sync_val_compare_and_swap(&w->tid, tid, 0) == tid;
+}
+
+/* The running thread has read something of connection `conn_id`. */
+static __always_inline void window_other(u32 tid, u64 conn_id)
+{
+	struct window *w = window_here(tid);
+
+	if (w && w->owner.conn_id != conn_id)
+		window_shut(w, tid);
 }
 
 /* The running thread made a context of which nothing is known: it may have been the root. */
 static __always_inline void window_missed(u32 tid)
 {
-	struct window *w = window_of(tid);
+	struct window *w = window_here(tid);
 
-	if (w && *(volatile u32 *)&w->tid == tid)
-		__sync_val_compare_and_swap(&w->tid, tid, 0);
+	if (w)
+		window_shut(w, tid);
 }
 
 /* The running thread begins to answer on connection `conn_id`: no root was made for that request.
  */
 static __always_inline void window_close(u32 tid, u64 conn_id)
 {
-	struct window *w = window_of(tid);
+	struct window *w = window_here(tid);
 
-	if (w && *(volatile u32 *)&w->tid == tid && w->owner.conn_id == conn_id)
-		__sync_val_compare_and_swap(&w->tid, tid, 0);
+	if (w && w->owner.conn_id == conn_id)
+		window_shut(w, tid);
 }
 
 /*
@@ -182,19 +202,19 @@ static __always_inline bool window_is_old(const struct window *w, u32 turn, u32 
 static __always_inline bool window_take(u32 tid, u32 turn, u32 process, u64 context,
 					struct owner *ret)
 {
-	struct window *w = window_of(tid);
+	struct window *w = window_here(tid);
 
-	if (!w || *(volatile u32 *)&w->tid != tid)
+	if (!w)
 		return false;
 	if (window_is_old(w, turn, process)) {
-		__sync_val_compare_and_swap(&w->tid, tid, 0);
+		window_shut(w, tid);
 		return false;
 	}
 	if (w->context && w->context != context)
 		return false;
 	*ret = w->owner;
 	/* Had another thread begun to fill it, this would not succeed. */
-	return __sync_val_compare_and_swap(&w->tid, tid, 0) == tid;
+	return window_shut(w, tid);
 }
 
 /*
