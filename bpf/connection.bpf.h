@@ -176,9 +176,9 @@ static __always_inline bool transfer_meaning(struct conn_state *c, struct transf
 	if (constants.requests && !serves)
 		muted = call_muted(c, t, dir, turned);
 	if (!muted && (t->traced & TRACED_PYTHON)) {
-		if (!dir)
-			window_other(t->tid, c->id);
 		walks = transfer_runtime(c, t, dir, &now) && turned && dir;
+		if (!dir)
+			window_other(t, c->id);
 	}
 	if (constants.requests && serves)
 		muted = dir ? request_sent(c, t) : request_received(c, t);

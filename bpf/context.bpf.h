@@ -6,8 +6,9 @@
 #include "python_frames.bpf.h"
 #include "python_served.bpf.h"
 
-/* `root_of`: as in the record. */
-static __always_inline void emit_context(u8 what, u64 context, u64 object, u64 pid_tid, u64 root_of)
+/* `root_of`, `bound`: as in the record. */
+static __always_inline void emit_context(u8 what, u64 context, u64 object, u64 pid_tid, u64 root_of,
+					 bool bound)
 {
 	struct context_record *r = bpf_ringbuf_reserve(&ring, sizeof(*r), 0);
 
@@ -25,7 +26,7 @@ static __always_inline void emit_context(u8 what, u64 context, u64 object, u64 p
 	r->pid = pid_tid >> 32;
 	r->tid = (u32)pid_tid;
 	r->turn = current_turn();
-	r->pad = 0;
+	r->bound = bound;
 	r->root_of = root_of;
 	bpf_ringbuf_submit(r, BPF_RB_NO_WAKEUP);
 }
@@ -102,7 +103,7 @@ static __always_inline void context_unknown(const struct python_layout *l,
 		if (l->key_client)
 			served_copied(pid, 0, object);
 	}
-	emit_context(CONTEXT_UNKNOWN, now->context, object, pid_tid, 0);
+	emit_context(CONTEXT_UNKNOWN, now->context, object, pid_tid, 0, false);
 }
 
 /*
@@ -152,7 +153,7 @@ static __always_inline void context_handed_on(u8 what, u64 object, bool certain)
 	if (now.state && !unsampled)
 		context_frames(l, &now, what, pid_tid);
 	if (!(constants.mute && unsampled && again && !root_of))
-		emit_context(what, now.context, object, pid_tid, root_of);
+		emit_context(what, now.context, object, pid_tid, root_of, known);
 	if (l->key_client && what == CONTEXT_COPIED)
 		served_copied(pid, now.context, object);
 }

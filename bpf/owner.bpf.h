@@ -8,6 +8,8 @@
 #define SPANLOOM_OWNER_BPF_H
 
 #include "owner_table.bpf.h"
+#include "python_layout.h"
+#include "transfer.bpf.h"
 
 enum { WORKERS_MAX = 2048, WINDOW_SLOTS = 2048, DOUBTED_MAX = 1024 };
 
@@ -27,13 +29,17 @@ struct {
 
 /*
  * The read that completes a request's head opens a window on its thread, and the first context that
- * the thread makes then, out of one that nobody owns, is the root of the request's work. Threads
- * share slots: who comes later takes it, the other one's request has no root then.
+ * the thread makes then, out of one that nobody owns, is the root of the request's work: where the
+ * callback that reads also begins that work. So it counts only if it comes out of the context that
+ * read, or, where a loop reads in none, out of one that it handles what it reads in, which user
+ * space finds out. A server that begins the work later (aiohttp, hypercorn: a task that waits for
+ * the head) reads the next head with the window open, and has no roots from then on. Threads share
+ * slots: who comes later takes it, the other one's request has no root then.
  */
 struct window {
 	u32 tid;     /* 0: closed; WINDOW_BUSY: it is being filled */
 	u32 turn;    /* it closes when the thread has slept; see window_is_old() */
-	u64 context; /* current at the read: only a copy of this counts; 0: of any */
+	u64 context; /* current at the read: only a copy of this counts; 0: of the handlers */
 	u64 ts_ns;   /* of the read */
 	struct owner owner;
 };
@@ -49,6 +55,13 @@ struct {
 	__type(key, u32);
 	__type(value, struct window);
 } windows SEC(".maps") __weak;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PYTHONS_MAX);
+	__type(key, u32); /* thread group id */
+	__type(value, struct context_handlers);
+} handlers SEC(".maps") __weak;
 
 /* Connections (by number) of whose requests it is no longer clear which is which. */
 struct {
@@ -158,15 +171,6 @@ static __always_inline bool window_shut(struct window *w, u32 tid)
 	return __sync_val_compare_and_swap(&w->tid, tid, 0) == tid;
 }
 
-/* The running thread has read something of connection `conn_id`. */
-static __always_inline void window_other(u32 tid, u64 conn_id)
-{
-	struct window *w = window_here(tid);
-
-	if (w && w->owner.conn_id != conn_id)
-		window_shut(w, tid);
-}
-
 /* The running thread made a context of which nothing is known: it may have been the root. */
 static __always_inline void window_missed(u32 tid)
 {
@@ -198,36 +202,71 @@ static __always_inline bool window_is_old(const struct window *w, u32 turn, u32 
 	return !(process & TRACED_CONTEXTS) || bpf_ktime_get_ns() - w->ts_ns > WINDOW_NS;
 }
 
-/* False: none is open for a copy of `context`, *ret is nobody's. */
-static __always_inline bool window_take(u32 tid, u32 turn, u32 process, u64 context,
-					struct owner *ret)
+/* The running thread has read something of connection `conn_id`. */
+static __always_inline void window_other(const struct transfer *t, u64 conn_id)
+{
+	struct window *w = window_here(t->tid);
+
+	if (!w || w->owner.conn_id == conn_id)
+		return;
+	if ((t->flags & IO_RECORD_RUNTIME) && w->context == t->context &&
+	    !window_is_old(w, t->turn, t->traced))
+		traced_add_flag(t->pid, TRACED_CROSSED);
+	window_shut(w, t->tid);
+}
+
+static __always_inline bool is_handler(u32 pid, u64 context)
+{
+	const struct context_handlers *h = bpf_map_lookup_elem(&handlers, &pid);
+	u64 others = 1, differs;
+	u32 i;
+
+	if (!h || !context)
+		return false;
+#pragma unroll
+	for (i = 0; i < HANDLERS_MAX; i++) {
+		differs = h->context[i] ^ context;
+		others &= (differs | -differs) >> 63;
+	}
+	return !others;
+}
+
+/*
+ * A copy of `context`, which nobody owns. 1: it is the root of *ret; -1: it may be, only user space
+ * can tell; 0: no window is open for it, *ret is nobody's.
+ */
+static __always_inline int window_take(u32 pid, u32 tid, u32 process, u64 context,
+				       struct owner *ret)
 {
 	struct window *w = window_here(tid);
+	int taken = 1;
 
 	if (!w)
-		return false;
-	if (window_is_old(w, turn, process)) {
+		return 0;
+	if (window_is_old(w, current_turn(), process)) {
 		window_shut(w, tid);
-		return false;
+		return 0;
 	}
-	if (w->context && w->context != context)
-		return false;
+	if (!w->context && !is_handler(pid, context))
+		taken = -1;
+	else if (w->context && w->context != context)
+		return 0;
 	*ret = w->owner;
 	/* Had another thread begun to fill it, this would not succeed. */
-	return window_shut(w, tid);
+	return window_shut(w, tid) ? taken : 0;
 }
 
 /*
  * The running thread has made context `child` of `parent` (0: it has none): the child is its
  * parent's owner's, or the root of the request whose window is open. *ret_root: the connection of
- * that, 0 in every other case; *ret_again: the child's address was that of a context of the very
- * same request before. As owner_of(), of the child.
+ * that, also where only user space can tell, 0 in every other case; *ret_again: the child's address
+ * was that of a context of the very same request before. As owner_of(), of the child.
  */
 static __always_inline int owner_copied(u32 pid, u32 tid, u32 process, u64 parent, u64 child,
 					struct owner *ret, u64 *ret_root, bool *ret_again)
 {
 	u64 memory;
-	int known;
+	int known, taken = 0;
 
 	*ret_root = 0;
 	*ret_again = false;
@@ -235,10 +274,12 @@ static __always_inline int owner_copied(u32 pid, u32 tid, u32 process, u64 paren
 		return 0;
 	memory = memory_of(pid);
 	known = owner_find(memory, tid, process, parent, ret);
-	if (!known && window_take(tid, current_turn(), process, parent, ret)) {
+	if (!known)
+		taken = window_take(pid, tid, process, parent, ret);
+	if (taken)
 		*ret_root = ret->conn_id;
+	if (taken > 0)
 		known = owner_relied(process, ret);
-	}
 	if (!known) {
 		owner_forget(memory, child);
 		return 0;

@@ -51,10 +51,13 @@ static __always_inline void program_ends(u32 pid)
 
 	if (!flags)
 		return;
-	if (*flags & TRACED_PYTHON)
+	if (*flags & TRACED_PYTHON) {
 		bpf_map_delete_elem(&pythons, &pid);
+		bpf_map_delete_elem(&handlers, &pid);
+	}
 	bpf_map_delete_elem(&workers, &pid); /* its first thread lives on */
-	*flags &= ~(u32)(TRACED_PYTHON | TRACED_CONTEXTS | TRACED_THREADS | TRACED_SERVES);
+	*flags &= ~(u32)(TRACED_PYTHON | TRACED_CONTEXTS | TRACED_THREADS | TRACED_SERVES |
+			 TRACED_CROSSED);
 }
 
 SEC("tp_btf/sched_process_exec")

@@ -76,6 +76,14 @@ struct python_layout {
 };
 RECORD_SIZE_IS(python_layout, 104);
 
+/* Contexts in which a process's loop handles what it reads in none (uvloop: those of its listening
+ * sockets), so the roots of requests are copies of them. */
+enum { HANDLERS_MAX = 4 };
+struct context_handlers {
+	u64 context[HANDLERS_MAX]; /* 0: none */
+};
+RECORD_SIZE_IS(context_handlers, 32);
+
 /* What a code object means where it is met in a stack. */
 enum code_kind {
 	CODE_LIBRARY = 1,

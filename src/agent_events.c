@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "export/queue.h"
+#include "python_layout.h"
 
 /* --- what the tracer asks for --- */
 
@@ -73,6 +74,16 @@ static void on_trust(void *ctx, uint32_t pid, uint32_t trust)
 	agent_process_trust(((struct agent *)ctx)->processes, pid,
 			    (trust & TRACER_TRUST_CONTEXTS ? PROBE_TRUST_CONTEXTS : 0u) |
 				    (trust & TRACER_TRUST_THREADS ? PROBE_TRUST_THREADS : 0u));
+}
+
+static void on_handlers(void *ctx, uint32_t pid, const uint64_t *contexts)
+{
+	const struct agent *a = ctx;
+	struct context_handlers h;
+
+	_Static_assert((int)TRACER_HANDLERS_MAX == (int)HANDLERS_MAX, "as many as are told");
+	memcpy(h.context, contexts, sizeof(h.context));
+	probe_set_handlers(a->probe, pid, &h);
 }
 
 static bool on_silent(void *ctx, uint32_t pid)
@@ -225,6 +236,7 @@ struct tracer_ops agent_tracer_ops(struct agent *a)
 		.code = on_code,
 		.route = on_route,
 		.trust = on_trust,
+		.handlers = on_handlers,
 		.silent = a->options->keep_sdk ? NULL : on_silent,
 		.exports = a->options->keep_sdk ? NULL : on_exports,
 		.ctx = a,

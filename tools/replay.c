@@ -98,6 +98,21 @@ static void on_trust(void *ctx, uint32_t pid, uint32_t trust)
 		   trust & TRACER_TRUST_THREADS ? " threads" : "", trust ? "" : " none");
 }
 
+static void on_handlers(void *ctx, uint32_t pid, const uint64_t *contexts)
+{
+	struct run *r = ctx;
+	size_t i;
+
+	if (!r->script->tell_trust)
+		return;
+	buf_printf(&r->told, "handlers pid %u", pid);
+	for (i = 0; i < TRACER_HANDLERS_MAX; i++) {
+		if (contexts[i])
+			buf_printf(&r->told, " %llu", (unsigned long long)contexts[i]);
+	}
+	buf_printf(&r->told, "\n");
+}
+
 static bool on_silent(void *ctx, uint32_t pid)
 {
 	return ((struct run *)ctx)->script->silent_pid == pid;
@@ -230,6 +245,7 @@ static void run_script(const struct script *s, struct run *r, size_t which, long
 		.code = on_code,
 		.route = on_route,
 		.trust = on_trust,
+		.handlers = on_handlers,
 		.silent = on_silent,
 		.exports = on_exports,
 		.ctx = r,

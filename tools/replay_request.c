@@ -67,6 +67,8 @@ bool script_request_option(struct script_event *e, const char *w)
 		e->conn.peer_socket = number(w + 12);
 	else if (strncmp(w, "root-of=", 8) == 0)
 		e->context.root_of = number(w + 8);
+	else if (strcmp(w, "bound") == 0 && e->kind != EV_REQUEST)
+		e->context.bound = true;
 	else if (e->kind != EV_REQUEST)
 		return false;
 	else if (strncmp(w, "trace-id=", 9) == 0)

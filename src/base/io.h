@@ -79,6 +79,8 @@ struct context_event {
 	const struct runtime_site *site; /* NULL: nothing is known of the frames */
 	uint64_t root_of; /* COPIED: the kernel side takes it for the root of the request that was
 			     read last on this connection; 0: it doesn't */
+	bool bound; /* and binds to it what is done there; else it would if it had been told of
+		       `context` (tracer_ops.handlers) */
 };
 
 /* A native function that is a custom span was entered or left. */

@@ -40,7 +40,7 @@ struct process_hooks {
 
 struct hooks {
 	const struct bpf_object *obj;
-	int traced_fd, pythons_fd, codes_fd;
+	int traced_fd, pythons_fd, codes_fd, handlers_fd;
 	struct hash processes; /* by pid */
 	bool multi;
 	struct stats *stats;
@@ -80,6 +80,7 @@ struct hooks *hooks_new(const struct bpf_object *obj, struct stats *stats)
 	h->stats = stats;
 	h->traced_fd = map_fd(obj, "traced");
 	h->pythons_fd = map_fd(obj, "pythons");
+	h->handlers_fd = map_fd(obj, "handlers");
 	h->codes_fd = map_fd(obj, "codes");
 	h->multi = hook_links_multi(bpf_object__find_program_by_name(
 		obj, program_names[PROBE_HOOK_CONTEXT_COPY].at_return));
@@ -118,6 +119,7 @@ void hooks_forget(struct hooks *h, uint32_t pid)
 		return;
 	traced_change(h->traced_fd, pid, TRACED_PYTHON, 0);
 	bpf_map_delete_elem(h->pythons_fd, &pid);
+	bpf_map_delete_elem(h->handlers_fd, &pid);
 	while (hash_next(&p->codes, &pos, &key.code, &value))
 		bpf_map_delete_elem(h->codes_fd, &key);
 	hook_links_close(&p->links);
@@ -187,6 +189,15 @@ int probe_set_python(struct probe *probe, uint32_t pid, const struct python_layo
 	if (err)
 		bpf_map_delete_elem(h->pythons_fd, &pid);
 	return err;
+}
+
+int probe_set_handlers(struct probe *probe, uint32_t pid, const struct context_handlers *handlers)
+{
+	struct hooks *h = probe_hooks(probe);
+
+	if (!hash_get(&h->processes, pid))
+		return -ESRCH;
+	return bpf_map_update_elem(h->handlers_fd, &pid, handlers, BPF_ANY) ? -errno : 0;
 }
 
 int probe_set_code(struct probe *probe, uint32_t pid, uint64_t code,

@@ -130,6 +130,7 @@ struct probe_hook {
 };
 
 struct python_layout;
+struct context_handlers;
 struct code_class;
 
 /*
@@ -144,6 +145,9 @@ void probe_unhook(struct probe *p, uint32_t pid);
 /* From now on (or with new values) its contexts and frames are read. It is traced already. 0 or
  * -errno: -ESRCH when it isn't or is gone. */
 int probe_set_python(struct probe *p, uint32_t pid, const struct python_layout *layout);
+/* Out of which of its contexts requests that were read in none come, instead of what was told
+ * before, until probe_unhook(). 0 or -errno: -ESRCH when probe_set_python() has not been called. */
+int probe_set_handlers(struct probe *p, uint32_t pid, const struct context_handlers *handlers);
 /* What a code object of the process means, until probe_unhook(). 0 or -errno (-E2BIG: CODES_MAX,
  * CODES_OF_PROCESS_MAX).
  */

@@ -219,6 +219,7 @@ static void context_record(struct ring_reader *r, const struct context_record *r
 						       .turn = rec->turn,
 						       .site = frames_site(f),
 						       .root_of = rec->root_of,
+						       .bound = rec->bound,
 					       });
 	free(f);
 }

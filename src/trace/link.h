@@ -67,6 +67,7 @@ struct linker_ops {
 	uint8_t (*decide)(void *ctx, const uint8_t *trace_id, const uint8_t *parent_flags);
 	/* As in struct tracer_ops; may be NULL. */
 	void (*trust)(void *ctx, uint32_t pid, uint32_t trust);
+	void (*handlers)(void *ctx, uint32_t pid, const uint64_t *contexts);
 	bool (*silent)(void *ctx, uint32_t pid);
 	void *ctx;
 };

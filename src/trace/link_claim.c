@@ -171,7 +171,8 @@ static void forget_nodes(struct contexts *x, struct request *r)
 	link_node_put(x, r->early);
 	link_node_put(x, r->task);
 	link_node_put(x, r->bound);
-	r->early = r->task = r->bound = NULL;
+	link_node_put(x, r->bound_in);
+	r->early = r->task = r->bound = r->bound_in = NULL;
 }
 
 void link_claim_end(struct linker *l, struct request *r)

@@ -40,6 +40,10 @@
  *    earlier request of the connection: such a context is torn, as are one that names two
  *    connections and a request that two contexts claim.
  *
+ * A context that answers on several connections may be a worker, or the one in which a loop handles
+ * what it has read: there a server answers what it refuses. Such an answer shows nothing, and a
+ * copy may still become the root of the request that it answers.
+ *
  * The kernel side needs roots before an answer proves them, for headers and for what isn't sampled.
  * It takes the first copy that a thread makes after it has read a head, and says so (root_of of a
  * context_event); that is no rule here, but compared with these, request by request (link_trust.h).
@@ -56,6 +60,7 @@
 #define TRACE_LINK_CONTEXT_H
 
 #include "trace/link_internal.h"
+#include "trace/tracer.h"
 
 enum {
 	CONTEXTS_MAX = 65536, /* of a process; the oldest are forgotten */
@@ -100,11 +105,16 @@ struct node {
 	struct request *reading; /* the first copy will be its root; counted reference */
 	/* rule 2 */
 	struct link_conn *task_of; /* counted reference */
+	bool shared;               /* it answers on several connections */
 	struct call *within;       /* the custom span it was made in; counted reference */
 	/* rule 7 */
 	uint64_t hands_to; /* the last client that a copy of it served; 0: none */
 	bool hands_out;    /* there were different ones */
 	uint64_t maker;    /* the code that had it made, or MAKER_* */
+	/* link_trust.c: a request of this connection was read in no context and its root was a copy
+	 * of this one; one that seemed so was none */
+	uint64_t roots_conn;
+	bool no_handler;
 };
 
 /* A connection that is served. Counted: the table, requests, nodes. */
@@ -159,6 +169,7 @@ struct contexts {
 	bool rests;        /* a connection's own task was without work behind an answer */
 	bool tails;        /* one had work there */
 	bool weak_ever;    /* rule 2 has claimed something */
+	uint64_t handlers[TRACER_HANDLERS_MAX]; /* link_trust.c: contexts by address; 0: none */
 };
 
 /* link_node.c */

@@ -99,18 +99,20 @@ struct request {
 	struct list by_conn;    /* of its connection, oldest first, while open */
 	struct list pending;    /* of contexts.pending: head read, root open */
 	enum root root;
-	bool pipelined;      /* its head was read behind a request that was still open */
-	bool first;          /* no request was on its connection before */
-	bool rested;         /* its connection was idle for LINK_PAUSE_NS before */
-	uint64_t answer_seq; /* the first bytes of its answer were written; 0: not yet */
-	bool answer_seen;    /* whether its answer shows a root was looked at */
-	uint64_t head_seq;   /* its head was complete; 0: not yet */
-	uint64_t end_seq;    /* its answer was */
-	uint64_t quit_seq;   /* when it was no longer pending, its root not known; 0: not so */
-	uint64_t behind_seq; /* the head of the next one was, before it had ended; 0: no such */
-	struct node *early;  /* of ROOT_EARLY; counted reference */
-	struct node *task;   /* answered in its connection's own task; counted reference */
-	struct node *bound;  /* what the kernel side takes for its root; counted reference */
+	bool pipelined;        /* its head was read behind a request that was still open */
+	bool first;            /* no request was on its connection before */
+	bool rested;           /* its connection was idle for LINK_PAUSE_NS before */
+	uint64_t answer_seq;   /* the first bytes of its answer were written; 0: not yet */
+	bool answer_seen;      /* whether its answer shows a root was looked at */
+	uint64_t head_seq;     /* its head was complete; 0: not yet */
+	uint64_t end_seq;      /* its answer was */
+	uint64_t quit_seq;     /* when it was no longer pending, its root not known; 0: not so */
+	uint64_t behind_seq;   /* the head of the next one was, before it had ended; 0: no such */
+	struct node *early;    /* of ROOT_EARLY; counted reference */
+	struct node *task;     /* answered in its connection's own task; counted reference */
+	struct node *bound;    /* what the kernel side takes for its root; counted reference */
+	struct node *bound_in; /* what that was copied from, where it is not relied upon yet;
+				  counted reference */
 	/* link_settle.c */
 	struct link_trace trace;
 	struct list settling; /* of the linker, counted, until its trace and parent are final */

@@ -161,6 +161,7 @@ static void on_copied(struct linker *l, struct process *p, const struct context_
 	if (to && ev->tid == x->last_tid && ev->object == x->last_object &&
 	    ev->context == x->last_from && list_empty(&to->children))
 		return;
+	link_trust_reused(l, p, ev->object);
 	n = link_node_new(l, x, ev->object, from);
 	if (!n)
 		return;
@@ -173,7 +174,7 @@ static void on_copied(struct linker *l, struct process *p, const struct context_
 	if (from)
 		link_claim_copied(x, from, n, ev->root_of);
 	if (ev->root_of)
-		link_trust_bound(l, ev->root_of, n);
+		link_trust_bound(l, ev, n);
 	x->last_tid = ev->tid;
 	x->last_object = ev->object;
 	x->last_from = ev->context;
@@ -213,12 +214,15 @@ static void on_submitted(struct linker *l, struct contexts *x, const struct cont
 	link_node_put(x, n);
 }
 
-static void on_unknown(struct contexts *x, const struct context_event *ev)
+static void on_unknown(struct linker *l, struct process *p, const struct context_event *ev)
 {
+	struct contexts *x = p->contexts;
 	struct node *from = ev->context ? hash_get(&x->table, ev->context) : NULL;
 
-	if (ev->object != ev->context)
+	if (ev->object != ev->context) {
+		link_trust_reused(l, p, ev->object);
 		link_node_leave(x, ev->object);
+	}
 	if (from) { /* that may have been the root */
 		link_request_put(from->reading);
 		from->reading = NULL;
@@ -235,7 +239,7 @@ void link_context(struct linker *l, const struct context_event *ev, struct call 
 	if (!x || !x->runtime || (ev->kind == CONTEXT_EVENT_COPIED && ev->object == ev->context))
 		return;
 	if (ev->kind == CONTEXT_EVENT_UNKNOWN) {
-		on_unknown(x, ev);
+		on_unknown(l, p, ev);
 		return;
 	}
 	from = link_origin_of(l, p, ev->tid, ev->context, ev->site);

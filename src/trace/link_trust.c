@@ -48,26 +48,87 @@ static struct request *read_last(const struct link_conn *k)
 	return NULL;
 }
 
-void link_trust_bound(struct linker *l, uint64_t conn_id, struct node *n)
+void link_trust_bound(struct linker *l, const struct context_event *ev, struct node *n)
 {
-	struct link_conn *k = hash_get(&l->conns, conn_id);
+	struct link_conn *k = hash_get(&l->conns, ev->root_of);
 	struct request *r = k ? read_last(k) : NULL;
 
 	/* Of several in one read the kernel side can't know which. */
-	if (!r || !n || r->blocking || r->pipelined)
+	if (!r || r->blocking || r->pipelined || !(ev->bound || ev->context))
 		return;
-	if (r->bound)
+	if (r->bound) {
 		link_distrust(l, r->process, TRACER_TRUST_CONTEXTS);
-	else
-		r->bound = link_node_get(n);
+		return;
+	}
+	r->bound = link_node_get(n);
+	if (!ev->bound)
+		r->bound_in = link_node_get(link_node_of(l, r->process->contexts, ev->context));
 }
+
+/* --- handlers: see link_trust.h --- */
+
+static void tell_handlers(struct linker *l, const struct process *p)
+{
+	if (l->ops.handlers)
+		l->ops.handlers(l->ops.ctx, p->pid, p->contexts->handlers);
+}
+
+/* The place of `address` (0: a free one) among the handlers; NULL: there is none. */
+static uint64_t *handler_at(struct contexts *x, uint64_t address)
+{
+	for (size_t i = 0; i < TRACER_HANDLERS_MAX; i++) {
+		if (x->handlers[i] == address)
+			return &x->handlers[i];
+	}
+	return NULL;
+}
+
+void link_trust_reused(struct linker *l, struct process *p, uint64_t address)
+{
+	uint64_t *at = address ? handler_at(p->contexts, address) : NULL;
+
+	if (!at)
+		return;
+	*at = 0;
+	tell_handlers(l, p);
+}
+
+/* The root of `r` is a copy of r->bound_in. */
+static void learn_handler(struct linker *l, const struct request *r)
+{
+	struct contexts *x = r->process->contexts;
+	struct node *n = r->bound_in;
+	uint64_t conn_id = r->conn->conn_id, *at;
+
+	if (n->no_handler || !n->address)
+		return;
+	if (!n->roots_conn || n->roots_conn == conn_id) {
+		n->roots_conn = conn_id;
+		return;
+	}
+	at = handler_at(x, n->address);
+	if (!at)
+		at = handler_at(x, 0);
+	if (!at)
+		return;
+	*at = n->address;
+	n->shared = true;
+	tell_handlers(l, r->process);
+	link_trust(l, r->process, TRACER_TRUST_CONTEXTS);
+}
+
+/* --- */
 
 void link_trust_root(struct linker *l, struct request *r, const struct node *root)
 {
 	if (!r->bound)
 		return;
-	if (root == r->bound)
+	if (!r->bound_in && root == r->bound)
 		link_trust(l, r->process, TRACER_TRUST_CONTEXTS);
-	else
+	else if (!r->bound_in)
 		link_distrust(l, r->process, TRACER_TRUST_CONTEXTS);
+	else if (root == r->bound)
+		learn_handler(l, r);
+	else if (root)
+		r->bound_in->no_handler = true;
 }

@@ -43,6 +43,14 @@ static void on_trust(void *ctx, uint32_t pid, uint32_t trust)
 		t->ops.trust(t->ops.ctx, pid, trust);
 }
 
+static void on_handlers(void *ctx, uint32_t pid, const uint64_t *contexts)
+{
+	const struct tracer *t = ctx;
+
+	if (t->ops.handlers)
+		t->ops.handlers(t->ops.ctx, pid, contexts);
+}
+
 static bool is_silent(void *ctx, uint32_t pid)
 {
 	const struct tracer *t = ctx;
@@ -59,6 +67,7 @@ struct tracer *tracer_new(const struct tracer_options *options, const struct tra
 		.not_made = on_not_made,
 		.decide = decide,
 		.trust = on_trust,
+		.handlers = on_handlers,
 		.silent = is_silent,
 		.ctx = t,
 	};

@@ -36,6 +36,8 @@ struct route_info {
 	struct code_info endpoint;
 };
 
+enum { TRACER_HANDLERS_MAX = 4 };
+
 struct tracer_ops {
 	/* A finished, linked and sampled span; the receiver owns it. */
 	void (*span)(void *ctx, struct span *s);
@@ -53,6 +55,9 @@ struct tracer_ops {
 	/* How far what the kernel side binds calls to may be relied upon in this process: a set of
 	 * enum tracer_trust. Told whenever it changes. May be NULL. */
 	void (*trust)(void *ctx, uint32_t pid, uint32_t trust);
+	/* The contexts out of which the roots of its requests come where they are read in none (0:
+	 * none): instead of what was told before. May be NULL. */
+	void (*handlers)(void *ctx, uint32_t pid, const uint64_t contexts[TRACER_HANDLERS_MAX]);
 	/* Whether the process reports its own spans: ours are left out then. May be NULL. */
 	bool (*silent)(void *ctx, uint32_t pid);
 	/* The process sends spans of its own to a collector (OTLP). May be NULL. */

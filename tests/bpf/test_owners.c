@@ -3,6 +3,7 @@
  * copies inherit, whom a thread works for, and what calls are bound to because of that. The
  * interpreter is made by hand; scripts of a few steps say what happens and what has to follow.
  */
+#include "owner_plays.h"
 #include "python_scene.h"
 #include "requests.h"
 
@@ -13,211 +14,6 @@ __asm__(".text\n"
 	"owner_copied: pop %rbp; ret\n");
 void *owner_copy(void *context);
 extern const char owner_copied[];
-
-#define HEAD                              \
-	"GET / HTTP/1.1\r\ntraceparent: " \
-	"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n"
-#define UNSAMPLED                         \
-	"GET / HTTP/1.1\r\ntraceparent: " \
-	"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00\r\n\r\n"
-
-enum { STEPS_MAX = 24, CONNS = 6, CALLS = 10, CONTEXTS = 8, NONE = -1, HIDDEN = -2 };
-
-enum op {
-	END,
-	READ,   /* `a`: connection, `b`: bytes (0: a head), in context `in` */
-	COPY,   /* of `in` to `a`; `b`: the connection whose root it is, NONE, or HIDDEN: it looks
-		   like none */
-	CALL,   /* in `in`; `b`: the connection of the request that it is bound to, or NONE */
-	ANSWER, /* on connection `a` */
-	OTHER,  /* something else is read */
-	SLEEP,  /* `a` milliseconds */
-};
-
-struct step {
-	enum op op;
-	int in, a, b;
-	bool fixed; /* CALL: its trace is; check_again(): a COPY that is always told of */
-};
-
-struct play {
-	const char *name;
-	uint32_t trust; /* enum probe_process_flag */
-	bool blocking;  /* the servers' sockets */
-	struct step steps[STEPS_MAX];
-};
-
-static const struct play plays[] = {
-	{ "the first copy is the root's",
-	  0,
-	  false,
-	  { { READ, 0, 0, 0, false },
-	    { COPY, 0, 1, 0, false },
-	    { COPY, 0, 2, NONE, false },
-	    { COPY, 1, 3, NONE, false },
-	    { CALL, 1, 0, 0, false },
-	    { CALL, 3, 0, 0, false },
-	    { CALL, 2, 0, NONE, false },
-	    { CALL, 0, 0, NONE, false },
-	    { COPY, 0, 3, NONE, false }, /* the address is used again */
-	    { CALL, 3, 0, NONE, false } } },
-	{ "relied upon",
-	  PROBE_TRUST_CONTEXTS,
-	  false,
-	  { { READ, 0, 0, 0, false },
-	    { COPY, 0, 1, 0, false },
-	    { CALL, 1, 0, 0, true },
-	    { ANSWER, 1, 0, 0, false },
-	    { CALL, 1, 0, 0, true }, /* what goes on behind the answer */
-	    { CALL, 2, 0, NONE, false } } },
-	{ "no context by its looks",
-	  PROBE_TRUST_CONTEXTS,
-	  false,
-	  { { READ, 0, 0, 0, false },
-	    { COPY, 0, 1, 0, false },
-	    { CALL, 1, 0, 0, true },
-	    { COPY, 0, 1, HIDDEN, false },
-	    { CALL, 1, 0, NONE, false } } },
-	{ "no context by its looks, perhaps the root",
-	  PROBE_TRUST_CONTEXTS,
-	  false,
-	  { { READ, 0, 0, 0, false },
-	    { COPY, 0, 1, HIDDEN, false },
-	    { COPY, 0, 2, NONE, false },
-	    { CALL, 2, 0, NONE, false } } },
-	{ "vouched for something else",
-	  PROBE_TRUST_THREADS,
-	  false,
-	  { { READ, 0, 0, 0, false }, { COPY, 0, 1, 0, false }, { CALL, 1, 0, 0, false } } },
-	{ "not after the thread has slept",
-	  0,
-	  false,
-	  { { READ, 0, 0, 0, false },
-	    { SLEEP, 0, 2, 0, false },
-	    { COPY, 0, 1, NONE, false },
-	    { CALL, 1, 0, NONE, false } } },
-	{ "relied upon, after a wait for the interpreter's lock",
-	  PROBE_TRUST_CONTEXTS,
-	  false,
-	  { { READ, 0, 0, 0, false },
-	    { SLEEP, 0, 2, 0, false },
-	    { COPY, 0, 1, 0, false },
-	    { COPY, 0, 2, NONE, false },
-	    { CALL, 1, 0, 0, true } } },
-	{ "relied upon, but not after a longer sleep",
-	  PROBE_TRUST_CONTEXTS,
-	  false,
-	  { { READ, 0, 0, 0, false },
-	    { SLEEP, 0, 150, 0, false },
-	    { COPY, 0, 1, NONE, false },
-	    { CALL, 1, 0, NONE, false } } },
-	{ "not after its answer began",
-	  PROBE_TRUST_CONTEXTS,
-	  false,
-	  { { READ, 0, 0, 0, false }, { ANSWER, 0, 0, 0, false }, { COPY, 0, 1, NONE, false } } },
-	{ "after another's answer began",
-	  PROBE_TRUST_CONTEXTS,
-	  false,
-	  { { READ, 0, 1, 0, false },
-	    { READ, 0, 0, 0, false },
-	    { ANSWER, 0, 1, 0, false },
-	    { COPY, 0, 1, 0, false } } },
-	{ "not after something else was read",
-	  0,
-	  false,
-	  { { READ, 0, 0, 0, false },
-	    { OTHER, 0, 0, 0, false },
-	    { COPY, 0, 1, NONE, false },
-	    { CALL, 1, 0, NONE, false } } },
-	{ "of two the last",
-	  0,
-	  false,
-	  { { READ, 0, 0, 0, false },
-	    { READ, 0, 1, 0, false },
-	    { COPY, 0, 1, 1, false },
-	    { COPY, 0, 2, NONE, false } } },
-	{ "of the context that read",
-	  0,
-	  false,
-	  { { READ, 4, 0, 0, false },
-	    { COPY, 0, 1, NONE, false },
-	    { COPY, 4, 2, 0, false },
-	    { CALL, 2, 0, 0, false } } },
-	{ "read in none",
-	  0,
-	  false,
-	  { { READ, NONE, 0, 0, false }, { COPY, 4, 1, 0, false }, { COPY, 4, 2, NONE, false } } },
-	{ "copied of none",
-	  0,
-	  false,
-	  { { READ, NONE, 0, 0, false }, { COPY, NONE, 1, 0, false } } },
-	{ "a context with an owner reads",
-	  0,
-	  false,
-	  { { READ, 0, 0, 0, false },
-	    { COPY, 0, 1, 0, false },
-	    { READ, 1, 1, 0, false },
-	    { COPY, 1, 2, NONE, false },
-	    { CALL, 2, 0, 0, false },
-	    { COPY, 0, 3, NONE, false } } },
-	{ "a head in pieces",
-	  0,
-	  false,
-	  { { READ, 0, 0, 20, false },
-	    { COPY, 0, 1, NONE, false },
-	    { READ, 0, 0, sizeof(HEAD) - 1 - 20, false },
-	    { COPY, 0, 2, 0, false } } },
-	{ "a body is read before",
-	  0,
-	  false,
-	  { { READ, 0, 0, 0, false }, { READ, 0, 5, 4, false }, { COPY, 0, 1, NONE, false } } },
-	{ "pipelined",
-	  PROBE_TRUST_CONTEXTS,
-	  false,
-	  { { READ, 0, 0, 0, false },
-	    { COPY, 0, 1, 0, false },
-	    { CALL, 1, 0, 0, true },
-	    { READ, 0, 0, 0, false },
-	    { COPY, 0, 2, NONE, false },
-	    { CALL, 1, 0, 0, false } } },
-	{ "two in one read",
-	  PROBE_TRUST_CONTEXTS,
-	  false,
-	  { { READ, 0, 0, 2 * (sizeof(HEAD) - 1), false }, { COPY, 0, 1, NONE, false } } },
-	{ "a thread that blocks",
-	  PROBE_TRUST_THREADS,
-	  true,
-	  { { READ, NONE, 0, 0, false },
-	    { CALL, NONE, 0, 0, true },
-	    { COPY, NONE, 1, NONE, false },
-	    { CALL, 1, 0, 0, true },
-	    { ANSWER, NONE, 0, 0, false },
-	    { CALL, NONE, 0, NONE, false },
-	    { CALL, 1, 0, 0, true },
-	    { READ, NONE, 0, 0, false },
-	    { CALL, NONE, 0, 0, true } } },
-	{ "a thread that nobody vouches for",
-	  PROBE_TRUST_CONTEXTS,
-	  true,
-	  { { READ, NONE, 0, 0, false }, { CALL, NONE, 0, 0, false } } },
-	{ "a thread with two at a time",
-	  PROBE_TRUST_THREADS,
-	  true,
-	  { { READ, NONE, 0, 0, false },
-	    { READ, NONE, 1, 0, false },
-	    { CALL, NONE, 0, NONE, false },
-	    { ANSWER, NONE, 1, 0, false },
-	    { READ, NONE, 2, 0, false },
-	    { CALL, NONE, 0, NONE, false },
-	    { ANSWER, NONE, 0, 0, false },
-	    { ANSWER, NONE, 2, 0, false },
-	    { READ, NONE, 3, 0, false },
-	    { CALL, NONE, 0, 3, true } } },
-	{ "a thread that does not block",
-	  PROBE_TRUST_THREADS,
-	  false,
-	  { { READ, NONE, 0, 0, false }, { CALL, NONE, 0, NONE, false } } },
-};
 
 static struct fake_context contexts[CONTEXTS];
 static int servers[CONNS], clients[CONNS];
@@ -278,6 +74,7 @@ static int play_run(void *arg)
 		case SLEEP:
 			usleep((useconds_t)s->a * 1000);
 			break;
+		case HANDLES:
 		case END:
 			break;
 		}
@@ -293,6 +90,8 @@ static uint32_t play(struct watch *w, const struct play *p, const struct python_
 	const struct probe_hook h = { .kind = PROBE_HOOK_CONTEXT_RAX,
 				      .path = "/proc/self/exe",
 				      .offset = file_offset(address_of(owner_copied)) };
+	struct context_handlers handlers = { { 0 } };
+	const struct step *s;
 	struct child c;
 	int i, k, code;
 
@@ -319,6 +118,12 @@ static uint32_t play(struct watch *w, const struct play *p, const struct python_
 	CHECK(probe_set_code(w->probe, (uint32_t)c.pid, address_of(&fake_application),
 			     &(struct code_class){ CODE_APPLICATION, 0 }) == 0);
 	CHECK(probe_attach_hook(w->probe, (uint32_t)c.pid, &h) == 0);
+	for (s = p->steps, i = 0; s->op != END; s++) {
+		if (s->op == HANDLES)
+			handlers.context[i++] = address_of(&contexts[s->in]);
+	}
+	if (i)
+		CHECK(probe_set_handlers(w->probe, (uint32_t)c.pid, &handlers) == 0);
 	child_go(&c);
 	code = child_end(w, &c);
 	CHECK_SAY(code == 0, "the child ended with %d", code);
