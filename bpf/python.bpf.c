@@ -114,6 +114,8 @@ static __always_inline int written_late(u64 stream)
 			count_drop(DROP_LATE_WRITE_LOST);
 		return 0;
 	}
+	if (c->flags & CONN_PASSIVE)
+		window_close(tid, c->id);
 	waiting = (c->flags & (CONN_LATE | CONN_LATE_OLD)) == CONN_LATE;
 	if (conn_ignored(c) || (waiting && (c->flags & CONN_PASSIVE)) || python_look(l, &now))
 		return 0;

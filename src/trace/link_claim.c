@@ -356,7 +356,7 @@ static bool bind_task(struct request *r, struct node *n)
 	if (n->task_of && !bound && !n->task_of->closed) {
 		struct request *other = link_task_request(n);
 
-		x->workers = true;
+		x->workers = n->shared = true;
 		link_node_claim(n, CLAIM_TORN, NULL);
 		if (other)
 			tear(other);
@@ -408,6 +408,15 @@ static void claim_by_older(struct linker *l, struct request *r, struct node *n, 
 	struct contexts *x = r->process->contexts;
 	struct node *owned = n;
 
+	/* What answers there is no work of the request's: it was refused where it was read. */
+	if (n->shared) {
+		link_trust_root(l, r, NULL);
+		if (r->root == ROOT_EARLY)
+			tear(r);
+		else
+			link_claim_give_up(r, ROOT_NONE);
+		return;
+	}
 	while (owned && owned->claim == CLAIM_NONE && !owned->task_of)
 		owned = owned->parent;
 	if (!owned || owned->claim == CLAIM_NONE) {

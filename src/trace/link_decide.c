@@ -198,6 +198,10 @@ static enum verdict judge_lineage(const struct call *c, uint64_t now_ns, enum pa
 		*why = DROP_PARENT_OUTSIDE;
 		return VERDICT_NO;
 	}
+	/* A copy of it may yet turn out to be a request's root. */
+	if (n->shared && n->claim == CLAIM_TORN && n != c->origin && !c->crowded &&
+	    pending_since(c->process->contexts, c->seq))
+		return wait_or(patience, why);
 	*why = DROP_PARENT_CONTEXT_AMBIGUOUS;
 	if (c->crowded || n->claim == CLAIM_TORN || n->request->root == ROOT_TORN)
 		return VERDICT_NO;
