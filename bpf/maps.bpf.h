@@ -125,26 +125,12 @@ static __always_inline u32 current_turn(void)
  * of the machine. */
 static __always_inline u32 traced_flags(u32 pid)
 {
-	const u32 *value;
-	u32 flags;
+	const u32 *flags;
 
 	if (!traced_hint[pid % TRACED_HINTS])
 		return 0;
-	value = bpf_map_lookup_elem(&traced, &pid);
-	if (!value)
-		return 0;
-	flags = *value;
-	/* A shift: as a branch it would be one way more in every program. */
-	return flags & ~((flags & TRACED_CROSSED) / (TRACED_CROSSED / TRACED_CONTEXTS));
-}
-
-/* The running process has been found to be `what` (TRACED_*). */
-static __always_inline void traced_add_flag(u32 pid, u32 what)
-{
-	u32 *flags = bpf_map_lookup_elem(&traced, &pid);
-
-	if (flags)
-		__sync_fetch_and_or(flags, what);
+	flags = bpf_map_lookup_elem(&traced, &pid);
+	return flags ? *flags : 0;
 }
 
 /* And something of it is wanted. */

@@ -32,9 +32,9 @@ struct {
  * the thread makes then, out of one that nobody owns, is the root of the request's work: where the
  * callback that reads also begins that work. So it counts only if it comes out of the context that
  * read, or, where a loop reads in none, out of one that it handles what it reads in, which user
- * space finds out. A server that begins the work later (aiohttp, hypercorn: a task that waits for
- * the head) reads the next head with the window open, and has no roots from then on. Threads share
- * slots: who comes later takes it, the other one's request has no root then.
+ * space finds out. A server that begins the work later reads the next head with the window open:
+ * what was found out doesn't count any more then. Threads share slots: who comes later takes it,
+ * the other one's request has no root then.
  */
 struct window {
 	u32 tid;     /* 0: closed; WINDOW_BUSY: it is being filled */
@@ -202,17 +202,32 @@ static __always_inline bool window_is_old(const struct window *w, u32 turn, u32 
 	return !(process & TRACED_CONTEXTS) || bpf_ktime_get_ns() - w->ts_ns > WINDOW_NS;
 }
 
-/* The running thread has read something of connection `conn_id`. */
+/*
+ * The running thread has read something of connection `conn_id`. Where it did so in the very
+ * context in which it had read a request whose root it has not made, what it makes next may be for
+ * either.
+ */
 static __always_inline void window_other(const struct transfer *t, u64 conn_id)
 {
 	struct window *w = window_here(t->tid);
+	u64 unmade, context;
+	u32 pid = t->pid;
 
 	if (!w || w->owner.conn_id == conn_id)
 		return;
-	if ((t->flags & IO_RECORD_RUNTIME) && w->context == t->context &&
-	    !window_is_old(w, t->turn, t->traced))
-		traced_add_flag(t->pid, TRACED_CROSSED);
-	window_shut(w, t->tid);
+	unmade = w->owner.conn_id;
+	context = w->context;
+	if (!window_shut(w, t->tid))
+		return;
+	/* It may be made out of the work for the request before it on its connection. */
+	if (t->traced & TRACED_CONTEXTS)
+		owner_doubt(unmade);
+	if (!(t->flags & IO_RECORD_RUNTIME) || context != t->context)
+		return;
+	if (context)
+		owner_doubt(conn_id);
+	else
+		bpf_map_delete_elem(&handlers, &pid); /* until user space has seen more */
 }
 
 static __always_inline bool is_handler(u32 pid, u64 context)
@@ -257,6 +272,27 @@ static __always_inline int window_take(u32 pid, u32 tid, u32 process, u64 contex
 }
 
 /*
+ * `parent` works for *o, and its thread has read another request of the same connection. If it was
+ * `parent` that read, it only goes on from the one to the other (asyncio's reader, which a request
+ * had paused). Else the copy may be for either: a server that was not done with the first (uvicorn
+ * behind the last byte of a stream) begins the second in there. True: the copy is not for *o.
+ */
+static __always_inline bool window_follows(u64 memory, u32 tid, u64 parent, const struct owner *o)
+{
+	struct window *w = window_here(tid);
+
+	if (!w || !parent || w->owner.conn_id != o->conn_id)
+		return false;
+	if (w->context == parent) {
+		owner_forget(memory, parent);
+	} else {
+		owner_doubt(o->conn_id);
+		window_shut(w, tid);
+	}
+	return true;
+}
+
+/*
  * The running thread has made context `child` of `parent` (0: it has none): the child is its
  * parent's owner's, or the root of the request whose window is open. *ret_root: the connection of
  * that, also where only user space can tell, 0 in every other case; *ret_again: the child's address
@@ -274,6 +310,8 @@ static __always_inline int owner_copied(u32 pid, u32 tid, u32 process, u64 paren
 		return 0;
 	memory = memory_of(pid);
 	known = owner_find(memory, tid, process, parent, ret);
+	if (known && window_follows(memory, tid, parent, ret))
+		known = 0;
 	if (!known)
 		taken = window_take(pid, tid, process, parent, ret);
 	if (taken)

@@ -56,8 +56,7 @@ static __always_inline void program_ends(u32 pid)
 		bpf_map_delete_elem(&handlers, &pid);
 	}
 	bpf_map_delete_elem(&workers, &pid); /* its first thread lives on */
-	*flags &= ~(u32)(TRACED_PYTHON | TRACED_CONTEXTS | TRACED_THREADS | TRACED_SERVES |
-			 TRACED_CROSSED);
+	*flags &= ~(u32)(TRACED_PYTHON | TRACED_CONTEXTS | TRACED_THREADS | TRACED_SERVES);
 }
 
 SEC("tp_btf/sched_process_exec")

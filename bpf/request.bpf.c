@@ -116,8 +116,13 @@ __noinline int request_binds(struct conn_state *c, const struct transfer *t)
 
 static __always_inline void process_serves(const struct transfer *t)
 {
-	if (!(t->traced & TRACED_SERVES))
-		traced_add_flag(t->pid, TRACED_SERVES);
+	u32 *flags, pid = t->pid;
+
+	if (t->traced & TRACED_SERVES)
+		return;
+	flags = bpf_map_lookup_elem(&traced, &pid);
+	if (flags)
+		__sync_fetch_and_or(flags, TRACED_SERVES);
 }
 
 /* Its head is complete: `bytes` of this transfer are not the head's. */

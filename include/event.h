@@ -295,21 +295,18 @@ enum sample_root { SAMPLE_ALL, SAMPLE_NONE, SAMPLE_RATIO };
  */
 enum {
 	TRACED = 1,
-	TRACED_PYTHON = 2,    /* its contexts and frames are read */
-	TRACED_CONTEXTS = 4,  /* user space has proven that the kernel side finds the roots of its
-				 requests: what is bound by contexts may be relied upon */
-	TRACED_THREADS = 8,   /* the same of the threads that read requests from blocking sockets */
-	TRACED_SERVES = 16,   /* set by the kernel side: it has received a request */
-	TRACED_INJECT = 32,   /* headers may be put into its calls */
-	TRACED_SILENT = 64,   /* nothing of it is wanted: it reports its own spans. Its connections
-				 are neither reported nor injected into nor joined */
-	TRACED_APART = 128,   /* it may be reporting its own spans, nobody knows yet: its calls are
-				 neither injected into nor joined, and nothing of it is muted, so
-				 that the agent sees its exports */
-	TRACED_RINGS = 256,   /* if it has an io_uring, that is for other things than its sockets */
-	TRACED_CROSSED = 512, /* set by the kernel side: a thread has read on before it made a
-				 context for the request it had read, so roots can't be told here.
-				 TRACED_CONTEXTS doesn't count then */
+	TRACED_PYTHON = 2,   /* its contexts and frames are read */
+	TRACED_CONTEXTS = 4, /* user space has proven that the kernel side finds the roots of its
+				requests: what is bound by contexts may be relied upon */
+	TRACED_THREADS = 8,  /* the same of the threads that read requests from blocking sockets */
+	TRACED_SERVES = 16,  /* set by the kernel side: it has received a request */
+	TRACED_INJECT = 32,  /* headers may be put into its calls */
+	TRACED_SILENT = 64,  /* nothing of it is wanted: it reports its own spans. Its connections
+				are neither reported nor injected into nor joined */
+	TRACED_APART = 128,  /* it may be reporting its own spans, nobody knows yet: its calls are
+				neither injected into nor joined, and nothing of it is muted, so
+				that the agent sees its exports */
+	TRACED_RINGS = 256,  /* if it has an io_uring, that is for other things than its sockets */
 	TRACED_SERVICE_SHIFT = 16,
 };
 

@@ -80,10 +80,14 @@ static void on_handlers(void *ctx, uint32_t pid, const uint64_t *contexts)
 {
 	const struct agent *a = ctx;
 	struct context_handlers h;
+	int err;
 
 	_Static_assert((int)TRACER_HANDLERS_MAX == (int)HANDLERS_MAX, "as many as are told");
 	memcpy(h.context, contexts, sizeof(h.context));
-	probe_set_handlers(a->probe, pid, &h);
+	err = probe_set_handlers(a->probe, pid, &h);
+	if (err)
+		log_debug("process %u: its requests get no roots in the kernel: %s", pid,
+			  strerror(-err));
 }
 
 static bool on_silent(void *ctx, uint32_t pid)

@@ -369,7 +369,6 @@ void link_process_changed(struct linker *l, uint32_t pid, uint64_t now_ns)
 	p->contexts->early_proven = p->contexts->early_wrong = false;
 	p->contexts->workers = p->contexts->weak_ever = p->contexts->crossed = false;
 	p->contexts->rests = p->contexts->tails = false;
-	memset(p->contexts->handlers, 0, sizeof(p->contexts->handlers));
 }
 
 void link_lost(struct linker *l, uint64_t now_ns)

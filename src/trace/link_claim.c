@@ -385,7 +385,7 @@ static void claim_task(struct linker *l, struct request *r, struct node *n, uint
 	bool bound = bind_task(r, n);
 	struct list *it, *tmp;
 
-	link_trust_root(l, r, NULL);
+	link_trust_refused(l, r, n);
 	if (!bound)
 		return;
 	r->conn->has_task = true;
@@ -410,7 +410,7 @@ static void claim_by_older(struct linker *l, struct request *r, struct node *n, 
 
 	/* What answers there is no work of the request's: it was refused where it was read. */
 	if (n->shared) {
-		link_trust_root(l, r, NULL);
+		link_trust_refused(l, r, n);
 		if (r->root == ROOT_EARLY)
 			tear(r);
 		else

@@ -9,6 +9,7 @@
 #include "trace/link_context.h"
 #include "trace/link_proxy.h"
 #include "trace/link_settle.h"
+#include "trace/link_trust.h"
 
 /* --- calls --- */
 
@@ -63,6 +64,7 @@ void link_contexts_lost(struct linker *l, struct process *p)
 		c->torn = true;
 	}
 	link_claims_lost(l, p);
+	link_handlers_forget(l, p);
 	link_contexts_clear(x);
 }
 

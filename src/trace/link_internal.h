@@ -111,8 +111,8 @@ struct request {
 	struct node *early;    /* of ROOT_EARLY; counted reference */
 	struct node *task;     /* answered in its connection's own task; counted reference */
 	struct node *bound;    /* what the kernel side takes for its root; counted reference */
-	struct node *bound_in; /* what that was copied from, where it is not relied upon yet;
-				  counted reference */
+	struct node *bound_in; /* and what that was copied from; counted reference */
+	bool bound_surely;     /* the kernel side relies upon it, as far as it does at all */
 	/* link_settle.c */
 	struct link_trace trace;
 	struct list settling; /* of the linker, counted, until its trace and parent are final */

@@ -5,6 +5,8 @@
  */
 #include "trace/link_trust.h"
 
+#include <string.h>
+
 #include "trace/link_context.h"
 
 static void tell(struct linker *l, struct process *p, uint32_t trust)
@@ -56,12 +58,11 @@ void link_trust_bound(struct linker *l, const struct context_event *ev, struct n
 	/* Of several in one read the kernel side can't know which. */
 	if (!r || r->blocking || r->pipelined || !(ev->bound || ev->context))
 		return;
-	if (r->bound) {
-		link_distrust(l, r->process, TRACER_TRUST_CONTEXTS);
-		return;
-	}
+	if (r->bound)
+		return; /* of a request behind it that was not seen */
 	r->bound = link_node_get(n);
-	if (!ev->bound)
+	r->bound_surely = ev->bound;
+	if (ev->context)
 		r->bound_in = link_node_get(link_node_of(l, r->process->contexts, ev->context));
 }
 
@@ -117,18 +118,43 @@ static void learn_handler(struct linker *l, const struct request *r)
 	link_trust(l, r->process, TRACER_TRUST_CONTEXTS);
 }
 
+/* What was said of it is not so. */
+static void unlearn_handler(struct linker *l, const struct request *r)
+{
+	r->bound_in->no_handler = true;
+	link_trust_reused(l, r->process, r->bound_in->address);
+}
+
+void link_handlers_forget(struct linker *l, const struct process *p)
+{
+	uint64_t *handlers = p->contexts->handlers;
+	bool any = false;
+
+	for (size_t i = 0; i < TRACER_HANDLERS_MAX; i++)
+		any = any || handlers[i];
+	memset(handlers, 0, sizeof(p->contexts->handlers));
+	if (any)
+		tell_handlers(l, p);
+}
+
 /* --- */
 
 void link_trust_root(struct linker *l, struct request *r, const struct node *root)
 {
 	if (!r->bound)
 		return;
-	if (!r->bound_in && root == r->bound)
+	if (r->bound_surely && root == r->bound)
 		link_trust(l, r->process, TRACER_TRUST_CONTEXTS);
-	else if (!r->bound_in)
+	else if (r->bound_surely)
 		link_distrust(l, r->process, TRACER_TRUST_CONTEXTS);
-	else if (root == r->bound)
+	else if (r->bound_in && root == r->bound)
 		learn_handler(l, r);
-	else if (root)
-		r->bound_in->no_handler = true;
+	else if (r->bound_in && root)
+		unlearn_handler(l, r);
+}
+
+void link_trust_refused(struct linker *l, struct request *r, const struct node *n)
+{
+	if (n != r->bound_in)
+		link_trust_root(l, r, NULL);
 }

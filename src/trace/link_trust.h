@@ -24,6 +24,11 @@ void link_trust_reset(struct linker *l, struct process *p);
 /* The kernel side takes `n`, the copy that `ev` tells of, for the root of the request that was read
  * last on connection ev->root_of. */
 void link_trust_bound(struct linker *l, const struct context_event *ev, struct node *n);
+/* It has none: its answer was written in `n`, which is older. Where its root would be a copy of
+ * that, as when a server finds out late that it can't read the request, that shows nothing. */
+void link_trust_refused(struct linker *l, struct request *r, const struct node *n);
+/* Events were lost: which context is at which address isn't certain. */
+void link_handlers_forget(struct linker *l, const struct process *p);
 /* The address is that of another context from now on, perhaps. */
 void link_trust_reused(struct linker *l, struct process *p, uint64_t address);
 /* The root of the request is `root`; NULL: it has none of its own, or it isn't certain. */

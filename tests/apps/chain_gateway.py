@@ -22,6 +22,13 @@ async def call_id(request_id: str, ms: int = 0, fail: int = 0):
     return {"id": request_id, "calls": [answer.json() if answer.status_code == 200 else {"id": f"{request_id}.0"}]}
 
 
+@app.post("/call/{request_id}")
+async def call_with_body(request_id: str, request: Request):
+    """The same once the body is here; a large one makes the server stop reading for a while."""
+    await request.body()
+    return await call_id(request_id)
+
+
 @app.get("/fanout/{request_id}")
 async def fanout_id(request_id: str):
     answers = await asyncio.gather(*(app.state.http.get(f"/chain/{request_id}.{n}") for n in range(3)))

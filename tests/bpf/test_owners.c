@@ -164,12 +164,12 @@ static void check_call(const struct request_event *r, const struct known *k, con
 	CHECK_SAY(bound == (s->b != NONE), "step %d: bound %d", number, bound);
 	CHECK_SAY(!(r->flags & REQUEST_EVENT_FIXED) == !s->fixed, "step %d: fixed %d", number,
 		  !s->fixed);
-	if (bound && s->b != NONE)
+	if (bound && s->b >= 0)
 		CHECK_SAY(memcmp(r->parent_span_id, k[s->b].span_id, sizeof(r->parent_span_id)) ==
 				  0,
 			  "step %d: another parent", number);
 	/* The trace of a request whose call it only seems to be is not the call's. */
-	if (bound && s->b != NONE)
+	if (bound && s->b >= 0)
 		CHECK_SAY(!memcmp(r->trace_id, k[s->b].trace_id, sizeof(r->trace_id)) == s->fixed,
 			  "step %d: the trace of %s", number, s->fixed ? "another" : "its request");
 }

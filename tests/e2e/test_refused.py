@@ -4,6 +4,7 @@ call stays with its request, and has its header.
 import itertools
 import socket
 import threading
+import time
 
 import chain
 import pytest
@@ -11,28 +12,35 @@ import services
 import venvs
 
 REQUESTS, CONNECTIONS = 400, 32
+SPLIT, PAUSE_SECONDS = b"|", 0.002
 BAD = (b"GET / HTTP/1.1\r\nHost: h\r\nBad Header: x\r\n\r\n",
        b"GET / HTTP/1.1\r\nHost h\r\n\r\n",
        b"GET / HTTP/1.1\r\nHost: h\r\n\x01: y\r\n\r\n",
        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: abc\r\n\r\n",
        b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-       b"GET /nowhere HTTP/1.1\r\nHost: h\r\n\r\n")
+       b"GET /nowhere HTTP/1.1\r\nHost: h\r\n\r\n",
+       # refused when the work has begun
+       b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\n0\n\n")
+# while the first one is handled; this makes calls
+BEHIND = (b"GET /call/scan?ms=20 HTTP/1.1\r\nHost: h\r\n\r\n" + SPLIT + b"GET / HTTP/1.1\r\nHost: h\r\nBad Header: x\r\n\r\n",)
 
 
 class Scanner:
     """Sends bad requests, each on a connection of its own that it sometimes leaves before the answer, until it is closed."""
 
-    def __init__(self, port):
-        self.port, self.stop, self.sent = port, threading.Event(), 0
+    def __init__(self, port, requests):
+        self.port, self.requests, self.stop, self.sent = port, requests, threading.Event(), 0
         self.thread = threading.Thread(target=self.run)
 
     def run(self):
-        for n, request in enumerate(itertools.cycle(BAD)):
+        for n, request in enumerate(itertools.cycle(self.requests)):
             if self.stop.is_set():
                 return
             with socket.create_connection(("127.0.0.1", self.port), 10) as s:
-                s.sendall(request)
+                for piece in request.split(SPLIT):
+                    s.sendall(piece)
+                    time.sleep(PAUSE_SECONDS)
                 if n % 3:
                     s.settimeout(0.05)
                     try:
@@ -59,12 +67,13 @@ def test_refused(tracing, stack, redis, loop):
     agent = chain.start_callee(stack, "uvicorn", {"REDIS_PORT": redis.port})
     app = stack.python_app("chain_gateway", python=python.python, loop=loop.split("-")[0],
                            env={"REDIS_PORT": redis.port, "AGENT_URL": f"http://127.0.0.1:{agent.port}", **python.env})
-    with Scanner(app.port) as one, Scanner(app.port) as other:
+    with Scanner(app.port, BAD) as one:
         t = tracing()
         chain.start(t, "--propagate=headers", pids=[app.pid, agent.pid])
         chain.run(app.port, chain.paths("warm", 120), 8)
-        answers = chain.run(app.port, chain.paths("r", REQUESTS), CONNECTIONS)
-    assert one.sent + other.sent > len(BAD)
+        with Scanner(app.port, BEHIND) as other:
+            answers = chain.run(app.port, chain.paths("r", REQUESTS), CONNECTIONS)
+    assert one.sent > len(BAD) and other.sent
     verdict = chain.judge(t.finish(), answers, agent.pids, chain.family(app.pid))
     calls = sum(len(a.calls) for a in answers)
     said = verdict.markdown() + t.agent.output()[-3000:]
