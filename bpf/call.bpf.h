@@ -75,7 +75,7 @@ static __always_inline void call_fixes(struct call_state *call, u32 process)
 static __always_inline bool call_names(const struct call_moment *m, const struct owner *o)
 {
 	return constants.inject && (m->process & TRACED_INJECT) && (o->ids.flags & IDS_FLOATING) &&
-	       owner_certain(m->process, o);
+	       owner_trusted(m->process, o);
 }
 
 /* The call's trace: its owner's; else, in a process that serves nobody, one that begins here. */

@@ -64,43 +64,69 @@ struct {
 } handlers SEC(".maps") __weak;
 
 /* Connections (by number) of whose requests it is no longer clear which is which. */
+struct doubt {
+	u32 until;   /* of those that began up to then; owner_clock() */
+	u32 for_all; /* of all that come as well */
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, DOUBTED_MAX);
 	__type(key, u64);
-	__type(value, u8);
+	__type(value, struct doubt);
 } doubted SEC(".maps") __weak;
 
 extern u32 doubts; /* how many there have been */
 
-static __always_inline void owner_doubt(u64 conn_id)
+/* A unit is about a millisecond; goes round in 52 days. */
+static __always_inline u32 owner_clock(void)
 {
-	u8 one = 1;
-
-	__sync_fetch_and_add(&doubts, 1);
-	bpf_map_update_elem(&doubted, &conn_id, &one, BPF_ANY);
+	return bpf_ktime_get_ns() >> 20;
 }
 
-/* Is it certain that the work is this one's? */
-static __always_inline bool owner_certain(u32 process, const struct owner *o)
+static __always_inline void owner_doubt(u64 conn_id, u32 until, bool for_all)
 {
-	u32 trust = o->ids.flags & IDS_THREAD ? TRACED_THREADS : TRACED_CONTEXTS;
-	u64 conn_id = o->conn_id;
+	struct doubt fresh = { .until = until, .for_all = for_all };
+	const struct doubt *d = bpf_map_lookup_elem(&doubted, &conn_id);
 
-	return (process & trust) && !(doubts && bpf_map_lookup_elem(&doubted, &conn_id));
+	if (d && d->for_all)
+		return;
+	__sync_fetch_and_add(&doubts, 1);
+	bpf_map_update_elem(&doubted, &conn_id, &fresh, BPF_ANY);
+}
+
+/* Of the request that began then on the connection. 1: it isn't clear any more what is done for it;
+ * 2: nor for any other. Alone for the sake of the stack. */
+static __noinline int owner_doubted(u64 conn_id, u32 began)
+{
+	const struct doubt *d = doubts ? bpf_map_lookup_elem(&doubted, &conn_id) : 0;
+
+	if (!d)
+		return 0;
+	if (d->for_all)
+		return 2;
+	return (s32)(began - d->until) <= 0;
+}
+
+/* Is what was found about this one relied upon in the process? */
+static __always_inline bool owner_trusted(u32 process, const struct owner *o)
+{
+	return process & (o->ids.flags & IDS_THREAD ? TRACED_THREADS : TRACED_CONTEXTS);
 }
 
 /* As owner_of() says of an owner that was found. */
 static __always_inline int owner_relied(u32 process, const struct owner *o)
 {
-	return (o->ids.flags & IDS_FIXED) && owner_certain(process, o) ? 2 : 1;
+	return (o->ids.flags & IDS_FIXED) && owner_trusted(process, o) ? 2 : 1;
 }
 
-/* As owner_of(), for those who know the process's memory_of(). */
+/* As owner_of(), for those who know the process's memory_of(); -1: it may as well be the work of a
+ * later request of *ret's connection. */
 static __always_inline int owner_find(u64 memory, u32 tid, u32 process, u64 context,
 				      struct owner *ret)
 {
 	const struct worker *w;
+	int doubt;
 
 	if (context) {
 		if (!owner_read(memory, context, ret) || !(ret->ids.flags & IDS_KNOWN))
@@ -111,6 +137,9 @@ static __always_inline int owner_find(u64 memory, u32 tid, u32 process, u64 cont
 			return 0;
 		*ret = w->owner;
 	}
+	doubt = owner_doubted(ret->conn_id, ret->ids.began);
+	if (doubt)
+		return doubt == 1 ? -1 : 0;
 	return owner_relied(process, ret);
 }
 
@@ -122,12 +151,14 @@ static __always_inline int owner_of(u32 pid, u32 tid, u32 process, u64 context, 
 				    struct owner *ret)
 {
 	u64 memory = (u64)pid << 32; /* all that is asked of a thread's */
+	int known;
 
 	if (!constants.requests)
 		return 0;
 	if (context)
 		memory = memory_of(pid);
-	return owner_find(memory, tid, process, context, ret);
+	known = owner_find(memory, tid, process, context, ret);
+	return known < 0 ? 0 : known;
 }
 
 static __always_inline struct window *window_of(u32 tid)
@@ -171,13 +202,35 @@ static __always_inline bool window_shut(struct window *w, u32 tid)
 	return __sync_val_compare_and_swap(&w->tid, tid, 0) == tid;
 }
 
+/* Its root was not made, or nobody knows which it is: it may be made out of the work for the
+ * request before it on its connection. False: another thread has the window by now. */
+static __always_inline bool window_spoil(struct window *w, u32 tid)
+{
+	u64 conn_id = w->owner.conn_id;
+	u32 began = w->owner.ids.began;
+
+	if (!window_shut(w, tid))
+		return false;
+	owner_doubt(conn_id, began, false);
+	return true;
+}
+
 /* The running thread made a context of which nothing is known: it may have been the root. */
 static __always_inline void window_missed(u32 tid)
 {
 	struct window *w = window_here(tid);
 
 	if (w)
-		window_shut(w, tid);
+		window_spoil(w, tid);
+}
+
+/* A context is made at this address: what was there before has made no root. */
+static __always_inline void window_reused(u32 tid, u64 context)
+{
+	struct window *w = window_here(tid);
+
+	if (w && w->context == context)
+		window_spoil(w, tid);
 }
 
 /* The running thread begins to answer on connection `conn_id`: no root was made for that request.
@@ -188,6 +241,15 @@ static __always_inline void window_close(u32 tid, u64 conn_id)
 
 	if (w && w->owner.conn_id == conn_id)
 		window_shut(w, tid);
+}
+
+/* The same where it may as well be the end of the answer before. */
+static __always_inline void window_spoilt(u32 tid, u64 conn_id)
+{
+	struct window *w = window_here(tid);
+
+	if (w && w->owner.conn_id == conn_id)
+		window_spoil(w, tid);
 }
 
 /*
@@ -210,22 +272,16 @@ static __always_inline bool window_is_old(const struct window *w, u32 turn, u32 
 static __always_inline void window_other(const struct transfer *t, u64 conn_id)
 {
 	struct window *w = window_here(t->tid);
-	u64 unmade, context;
 	u32 pid = t->pid;
+	u64 context;
 
 	if (!w || w->owner.conn_id == conn_id)
 		return;
-	unmade = w->owner.conn_id;
 	context = w->context;
-	if (!window_shut(w, t->tid))
-		return;
-	/* It may be made out of the work for the request before it on its connection. */
-	if (t->traced & TRACED_CONTEXTS)
-		owner_doubt(unmade);
-	if (!(t->flags & IO_RECORD_RUNTIME) || context != t->context)
+	if (!window_spoil(w, t->tid) || !(t->flags & IO_RECORD_RUNTIME) || context != t->context)
 		return;
 	if (context)
-		owner_doubt(conn_id);
+		owner_doubt(conn_id, 0, true);
 	else
 		bpf_map_delete_elem(&handlers, &pid); /* until user space has seen more */
 }
@@ -259,7 +315,7 @@ static __always_inline int window_take(u32 pid, u32 tid, u32 process, u64 contex
 	if (!w)
 		return 0;
 	if (window_is_old(w, current_turn(), process)) {
-		window_shut(w, tid);
+		window_spoil(w, tid);
 		return 0;
 	}
 	if (!w->context && !is_handler(pid, context))
@@ -268,28 +324,29 @@ static __always_inline int window_take(u32 pid, u32 tid, u32 process, u64 contex
 		return 0;
 	*ret = w->owner;
 	/* Had another thread begun to fill it, this would not succeed. */
-	return window_shut(w, tid) ? taken : 0;
+	if (!(taken > 0 ? window_shut(w, tid) : window_spoil(w, tid)))
+		return 0;
+	return taken;
 }
 
 /*
  * `parent` works for *o, and its thread has read another request of the same connection. If it was
  * `parent` that read, it only goes on from the one to the other (asyncio's reader, which a request
- * had paused). Else the copy may be for either: a server that was not done with the first (uvicorn
- * behind the last byte of a stream) begins the second in there. True: the copy is not for *o.
+ * had paused): 1. Else the copy may be for either, since a server that was not done with the first
+ * (uvicorn behind the last byte of a stream) begins the second in there: -1. 0: it has not.
  */
-static __always_inline bool window_follows(u64 memory, u32 tid, u64 parent, const struct owner *o)
+static __always_inline int window_follows(u64 memory, u32 tid, u64 parent, const struct owner *o)
 {
 	struct window *w = window_here(tid);
 
 	if (!w || !parent || w->owner.conn_id != o->conn_id)
-		return false;
+		return 0;
 	if (w->context == parent) {
 		owner_forget(memory, parent);
-	} else {
-		owner_doubt(o->conn_id);
-		window_shut(w, tid);
+		return 1;
 	}
-	return true;
+	window_spoil(w, tid);
+	return -1;
 }
 
 /*
@@ -301,24 +358,30 @@ static __always_inline bool window_follows(u64 memory, u32 tid, u64 parent, cons
 static __always_inline int owner_copied(u32 pid, u32 tid, u32 process, u64 parent, u64 child,
 					struct owner *ret, u64 *ret_root, bool *ret_again)
 {
+	int known, follows, taken = 0;
 	u64 memory;
-	int known, taken = 0;
 
 	*ret_root = 0;
 	*ret_again = false;
 	if (!constants.requests)
 		return 0;
 	memory = memory_of(pid);
+	window_reused(tid, child);
 	known = owner_find(memory, tid, process, parent, ret);
-	if (known && window_follows(memory, tid, parent, ret))
-		known = 0;
+	if (known) {
+		follows = window_follows(memory, tid, parent, ret);
+		if (follows < 0)
+			known = -1;
+		else if (follows)
+			known = 0;
+	}
 	if (!known)
 		taken = window_take(pid, tid, process, parent, ret);
-	if (taken)
+	if (taken || known < 0)
 		*ret_root = ret->conn_id;
 	if (taken > 0)
 		known = owner_relied(process, ret);
-	if (!known) {
+	if (known <= 0) {
 		owner_forget(memory, child);
 		return 0;
 	}

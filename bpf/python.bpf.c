@@ -91,9 +91,9 @@ static __always_inline struct conn_state *descriptor_conn(u32 fd)
 }
 
 /*
- * What is written now is sent at the end of the loop's turn, in no context. The first write says
- * for all of an answer what they are. A request that several contexts have written to
- * is nobody's, since theirs can't be told apart in what is sent.
+ * What is written now is sent at the end of the loop's turn, in no context. What several contexts
+ * have written is nobody's, since it can't be told apart in what is sent; the end of an answer,
+ * which may be empty, and the beginning of the next one are such.
  */
 static __always_inline int written_late(u64 stream)
 {
@@ -102,6 +102,7 @@ static __always_inline int written_late(u64 stream)
 	s32 fd = uvloop_descriptor(stream);
 	u32 process = traced_flags(pid), tid = (u32)bpf_get_current_pid_tgid();
 	struct python_now now = {};
+	struct owner o = {};
 	struct conn_state *c;
 	bool waiting;
 
@@ -114,11 +115,12 @@ static __always_inline int written_late(u64 stream)
 			count_drop(DROP_LATE_WRITE_LOST);
 		return 0;
 	}
-	if (c->flags & CONN_PASSIVE)
-		window_close(tid, c->id);
 	waiting = (c->flags & (CONN_LATE | CONN_LATE_OLD)) == CONN_LATE;
-	if (conn_ignored(c) || (waiting && (c->flags & CONN_PASSIVE)) || python_look(l, &now))
+	if (conn_ignored(c) || python_look(l, &now))
 		return 0;
+	/* Not where it is what was left of the answer before. */
+	if ((c->flags & CONN_PASSIVE) && !owner_of(pid, tid, process, now.context, 0, &o))
+		window_spoilt(tid, c->id);
 	if (waiting) {
 		if (late_waiting(c, pid) != now.context)
 			c->late_context = 0;

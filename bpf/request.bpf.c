@@ -57,6 +57,7 @@ __noinline int request_trace(struct request_state *r, struct transfer *t)
 	named = s->found.traceparents == 1 && remote->flags;
 	ids_random(ids->span_id, TRACE_CONTEXT_SPAN_BYTES);
 	ids->flags = IDS_KNOWN | IDS_FIXED;
+	ids->began = owner_clock();
 	t->request_parent = 0;
 	joined = !named && call_joined(r->seq, r->peer_seq, &caller);
 	if (!named && !joined) {
@@ -125,12 +126,33 @@ static __always_inline void process_serves(const struct transfer *t)
 		__sync_fetch_and_or(flags, TRACED_SERVES);
 }
 
+/* Are the calls that are made for it going to be known for its own? `before`: when the one before
+ * it on the connection began (0: there was none), which has to be known as well. */
+static __always_inline bool request_will_bind(const struct conn_state *c, const struct transfer *t,
+					      u32 before)
+{
+	const struct context_handlers *h;
+	u32 pid = t->pid;
+
+	if (owner_doubted(c->id, c->request.ids.began) == 2)
+		return false;
+	if (!(t->flags & IO_RECORD_NONBLOCK))
+		return t->traced & TRACED_THREADS;
+	if (!(t->traced & TRACED_CONTEXTS))
+		return false;
+	if (t->context)
+		return true;
+	h = bpf_map_lookup_elem(&handlers, &pid);
+	return h && (!before || (s32)(before - h->since) > 0);
+}
+
 /* Its head is complete: `bytes` of this transfer are not the head's. */
 __noinline int request_complete(struct conn_state *c, struct transfer *t, u32 bytes, u32 whole)
 {
 	const struct head_scan *s = head_scratch();
 	const struct head_found *found;
 	struct request_state *r;
+	u32 before;
 	u8 told;
 
 	if (!c || !t || !s)
@@ -148,11 +170,13 @@ __noinline int request_complete(struct conn_state *c, struct transfer *t, u32 by
 		r->body -= bytes;
 	r->stage = REQUEST_RUNNING;
 	process_serves(t);
+	before = r->ids.began;
 	told = request_trace(r, t);
 	request_binds(c, t);
 	/* The first pieces of one that came in several are with the agent already. */
-	if (constants.mute && whole && (t->traced & (TRACED_CONTEXTS | TRACED_THREADS)) &&
-	    (told & (REQUEST_FIXED | REQUEST_SAMPLED)) == REQUEST_FIXED) {
+	if (constants.mute && whole &&
+	    (told & (REQUEST_FIXED | REQUEST_SAMPLED)) == REQUEST_FIXED &&
+	    request_will_bind(c, t, before)) {
 		r->muted |= REQUEST_MUTED;
 		count_drop(DROP_UNSAMPLED);
 		return 0;

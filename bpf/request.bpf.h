@@ -17,7 +17,7 @@ static __always_inline void request_lost(struct conn_state *c, bool doubt, u64 b
 	struct request_state *r = &c->request;
 
 	if (doubt)
-		owner_doubt(c->id);
+		owner_doubt(c->id, 0, true);
 	worker_ends(r->tid);
 	r->tid = 0;
 	r->ids.flags = 0;

@@ -15,7 +15,8 @@ struct trace_ids {
 	u8 span_id[TRACE_CONTEXT_SPAN_BYTES]; /* the request's, or the call's */
 	u8 trace_flags;                       /* W3C, bit 0 as decided */
 	u8 flags;                             /* IDS_* */
-	u8 zero[6];
+	u8 zero[2];
+	u32 began; /* of a request: owner_clock() when its head was complete */
 };
 RECORD_SIZE_IS(trace_ids, 32);
 

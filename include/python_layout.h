@@ -81,8 +81,10 @@ RECORD_SIZE_IS(python_layout, 104);
 enum { HANDLERS_MAX = 4 };
 struct context_handlers {
 	u64 context[HANDLERS_MAX]; /* 0: none */
+	u32 since;                 /* owner_clock(): CLOCK_MONOTONIC in units of 2^20 ns */
+	u32 zero;
 };
-RECORD_SIZE_IS(context_handlers, 32);
+RECORD_SIZE_IS(context_handlers, 40);
 
 /* What a code object means where it is met in a stack. */
 enum code_kind {

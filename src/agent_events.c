@@ -79,7 +79,7 @@ static void on_trust(void *ctx, uint32_t pid, uint32_t trust)
 static void on_handlers(void *ctx, uint32_t pid, const uint64_t *contexts)
 {
 	const struct agent *a = ctx;
-	struct context_handlers h;
+	struct context_handlers h = { .since = (uint32_t)(a->now_ns >> 20) };
 	int err;
 
 	_Static_assert((int)TRACER_HANDLERS_MAX == (int)HANDLERS_MAX, "as many as are told");

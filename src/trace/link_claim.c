@@ -238,6 +238,24 @@ void link_claim_copied(struct contexts *x, struct node *from, struct node *to, u
 	link_request_put(r);
 }
 
+void link_claim_next(const struct context_event *ev, const struct node *from, struct node *to)
+{
+	const struct request *r, *last;
+	const struct link_conn *k;
+	int i;
+
+	for (i = 0; from && from->claim == CLAIM_NONE && !from->may_be_next && i < CHAIN_MAX; i++)
+		from = from->parent;
+	r = from ? from->request : NULL;
+	k = r ? r->conn : NULL;
+	if (!k)
+		return;
+	last = list_empty(&k->requests) ? NULL
+					: list_entry(k->requests.prev, struct request, by_conn);
+	to->may_be_next = (ev->root_of == k->conn_id && !ev->bound) ||
+			  (r->ended && last && last->head_seq && last->root == ROOT_OPEN);
+}
+
 void link_claim_called(struct contexts *x, const struct call *c)
 {
 	const struct node *n = c->origin;
@@ -283,7 +301,7 @@ static struct node *foreign(struct node *n, const struct request *r)
 {
 	int i;
 
-	for (i = 0; n && n->claim == CLAIM_NONE && i < CHAIN_MAX; i++)
+	for (i = 0; n && n->claim == CLAIM_NONE && !n->may_be_next && i < CHAIN_MAX; i++)
 		n = n->parent;
 	return n && n->claim == CLAIM_ROOT && n->request->conn != r->conn ? n : NULL;
 }

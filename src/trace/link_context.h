@@ -106,6 +106,7 @@ struct node {
 	/* rule 2 */
 	struct link_conn *task_of; /* counted reference */
 	bool shared;               /* it answers on several connections */
+	bool may_be_next;          /* nobody's while it is no request's root; see link_claim_next */
 	struct call *within;       /* the custom span it was made in; counted reference */
 	/* rule 7 */
 	uint64_t hands_to; /* the last client that a copy of it served; 0: none */
@@ -204,6 +205,9 @@ void link_claim_end(struct linker *l, struct request *r);
 void link_claim_give_up(struct request *r, enum root root);
 /* A copy was made of `from`; `root_of` as in struct context_event. */
 void link_claim_copied(struct contexts *x, struct node *from, struct node *to, uint64_t root_of);
+/* Where `from` works for a request that is over, and the next one on its connection is there, its
+ * copy `to` (of `ev`) may be that one's root. */
+void link_claim_next(const struct context_event *ev, const struct node *from, struct node *to);
 /* A call begins: does it show that a connection's own task works between requests? */
 void link_claim_called(struct contexts *x, const struct call *c);
 /* The request that is answered in the connection's own task `n` and open; NULL: none. */

@@ -90,7 +90,7 @@ bool link_call_sampled(const struct call *c)
 	int i = 0;
 	const struct node *n = c->origin;
 
-	while (n && n->claim == CLAIM_NONE && i++ < CHAIN_MAX)
+	while (n && n->claim == CLAIM_NONE && !n->may_be_next && i++ < CHAIN_MAX)
 		n = n->parent;
 	if (c->trace.settled)
 		return c->trace.flags & 1;
@@ -192,12 +192,13 @@ static enum verdict judge_lineage(const struct call *c, uint64_t now_ns, enum pa
 	enum verdict v;
 	int i;
 
-	for (i = 0; n && n->claim == CLAIM_NONE && !n->task_of && i < CHAIN_MAX; i++)
+	for (i = 0; n && n->claim == CLAIM_NONE && !n->task_of && !n->may_be_next && i < CHAIN_MAX;
+	     i++)
 		n = n->parent;
 	if (!n || n->claim == CLAIM_NONE) {
 		if (pending_since(c->process->contexts, c->seq))
 			return wait_or(patience, why);
-		*why = DROP_PARENT_OUTSIDE;
+		*why = n && n->may_be_next ? DROP_PARENT_CONTEXT_AMBIGUOUS : DROP_PARENT_OUTSIDE;
 		return VERDICT_NO;
 	}
 	/* A copy of it may yet turn out to be a request's root. */

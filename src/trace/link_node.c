@@ -169,7 +169,8 @@ static struct node *nearest_meaning(struct node *n, struct node *parent)
 {
 	struct node *p = parent;
 
-	while (p && p->claim == CLAIM_NONE && !p->task_of && !p->forgotten && !p->born_tid) {
+	while (p && p->claim == CLAIM_NONE && !p->task_of && !p->may_be_next && !p->forgotten &&
+	       !p->born_tid) {
 		if (p->within && !n->within)
 			n->within = link_call_get(p->within);
 		if (n->maker == MAKER_ABOVE)

@@ -103,11 +103,11 @@ static void learn_handler(struct linker *l, const struct request *r)
 
 	if (n->no_handler || !n->address)
 		return;
-	if (!n->roots_conn || n->roots_conn == conn_id) {
+	at = handler_at(x, n->address);
+	if (!at && (!n->roots_conn || n->roots_conn == conn_id)) {
 		n->roots_conn = conn_id;
 		return;
 	}
-	at = handler_at(x, n->address);
 	if (!at)
 		at = handler_at(x, 0);
 	if (!at)

@@ -4,10 +4,12 @@ with an id of its own, and each answer saying what the callee received.
 env, run: as gateway.py; the callee has to be one of the chain_* services
 """
 import asyncio
+import json
 
 import httpx
 import requests
 from fastapi import Request
+from fastapi.responses import StreamingResponse
 from gateway import AGENT_URL, app
 
 FORWARDED = ("traceparent", "tracestate")
@@ -27,6 +29,18 @@ async def call_with_body(request_id: str, request: Request):
     """The same once the body is here; a large one makes the server stop reading for a while."""
     await request.body()
     return await call_id(request_id)
+
+
+@app.get("/tail/{request_id}")
+async def tail_id(request_id: str):
+    """The client has all of the answer a while before the server knows that it was all."""
+    body = json.dumps(await call_id(request_id)).encode()
+
+    async def pieces():
+        yield body
+        await asyncio.sleep(0.003)
+
+    return StreamingResponse(pieces(), headers={"Content-Length": str(len(body))}, media_type="application/json")
 
 
 @app.get("/fanout/{request_id}")

@@ -13,18 +13,17 @@
 	"GET / HTTP/1.1\r\ntraceparent: " \
 	"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00\r\n\r\n"
 
-enum { STEPS_MAX = 24, CONNS = 6, CALLS = 10, CONTEXTS = 8, NONE = -1, HIDDEN = -2, FORMER = -3 };
+enum { STEPS_MAX = 24, CONNS = 6, CALLS = 10, CONTEXTS = 8, NONE = -1, HIDDEN = -2 };
 
 enum op {
 	END,
-	READ,   /* `a`: connection, `b`: bytes (0: a head), in context `in` */
-	COPY,   /* of `in` to `a`; `b`: the connection whose root it is, NONE, or HIDDEN: it looks
-		   like none */
-	CALL,   /* in `in`; `b`: the connection of the request that it is bound to, NONE, or FORMER:
-		   to   a request before its last */
-	ANSWER, /* on connection `a` */
-	OTHER,  /* something else is read */
-	SLEEP,  /* `a` milliseconds */
+	READ, /* `a`: connection, `b`: bytes (0: a head), in context `in` */
+	COPY, /* of `in` to `a`; `b`: the connection whose root it is or may be, NONE, or HIDDEN: it
+		 looks like none */
+	CALL, /* in `in`; `b`: the connection of the request that it is bound to, or NONE */
+	ANSWER,  /* on connection `a` */
+	OTHER,   /* something else is read */
+	SLEEP,   /* `a` milliseconds */
 	HANDLES, /* known from the start: requests that are read in none come out of `in` */
 };
 
@@ -203,7 +202,7 @@ static const struct play plays[] = {
 	  { { READ, 4, 0, 0, false },
 	    { READ, 4, 1, 0, false },
 	    { COPY, 4, 1, 1, false },
-	    { CALL, 1, 0, 1, false } } },
+	    { CALL, 1, 0, NONE, false } } },
 	{ "the next head is read in another context",
 	  PROBE_TRUST_CONTEXTS,
 	  false,
@@ -242,9 +241,15 @@ static const struct play plays[] = {
 	    { COPY, 4, 1, 0, false },
 	    { ANSWER, 1, 0, 0, false },
 	    { READ, NONE, 0, 0, false },
-	    { COPY, 1, 2, NONE, false },
+	    { COPY, 1, 2, 0, false },
 	    { CALL, 2, 0, NONE, false },
-	    { CALL, 1, 0, FORMER, false } } },
+	    { CALL, 1, 0, NONE, false },
+	    { ANSWER, 2, 0, 0, false },
+	    { SLEEP, 0, 3, 0, false }, /* from here on all is clear again */
+	    { READ, NONE, 0, 0, false },
+	    { COPY, 4, 3, 0, false },
+	    { CALL, 3, 0, 0, true },
+	    { CALL, 1, 0, NONE, false } } },
 	{ "and something else was read meanwhile",
 	  PROBE_TRUST_CONTEXTS,
 	  false,
@@ -253,8 +258,15 @@ static const struct play plays[] = {
 	    { ANSWER, 1, 0, 0, false },
 	    { READ, 4, 0, 0, false },
 	    { OTHER, 5, 0, 0, false },
-	    { COPY, 1, 2, NONE, false },
-	    { CALL, 2, 0, FORMER, false } } },
+	    { COPY, 1, 2, 0, false },
+	    { CALL, 2, 0, NONE, false } } },
+	{ "another context at the address of the one that read",
+	  PROBE_TRUST_CONTEXTS,
+	  false,
+	  { { READ, 4, 0, 0, false },
+	    { COPY, 5, 4, NONE, false },
+	    { COPY, 4, 1, NONE, false },
+	    { CALL, 1, 0, NONE, false } } },
 	{ "a head in pieces",
 	  0,
 	  false,
@@ -274,7 +286,7 @@ static const struct play plays[] = {
 	    { CALL, 1, 0, 0, true },
 	    { READ, 0, 0, 0, false },
 	    { COPY, 0, 2, NONE, false },
-	    { CALL, 1, 0, 0, false } } },
+	    { CALL, 1, 0, NONE, false } } },
 	{ "two in one read",
 	  PROBE_TRUST_CONTEXTS,
 	  false,

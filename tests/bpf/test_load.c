@@ -11,7 +11,7 @@
 enum {
 	OPEN_MS_MAX = 1000,
 	OPEN_SYSCALL_MS_MAX = 2500, /* its programs are thirteen, each with the walks in it */
-	OPEN_TRIES = 3,             /* the machine may be busy */
+	OPEN_TRIES = 8,             /* the machine may be busy */
 	MAP_BYTES_MAX = 24 << 20,
 	IDS_MAX = 128,
 	GONE_MS_MAX = 5000,

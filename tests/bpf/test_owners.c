@@ -90,7 +90,7 @@ static uint32_t play(struct watch *w, const struct play *p, const struct python_
 	const struct probe_hook h = { .kind = PROBE_HOOK_CONTEXT_RAX,
 				      .path = "/proc/self/exe",
 				      .offset = file_offset(address_of(owner_copied)) };
-	struct context_handlers handlers = { { 0 } };
+	struct context_handlers handlers = { .since = 0 };
 	const struct step *s;
 	struct child c;
 	int i, k, code;
@@ -164,12 +164,12 @@ static void check_call(const struct request_event *r, const struct known *k, con
 	CHECK_SAY(bound == (s->b != NONE), "step %d: bound %d", number, bound);
 	CHECK_SAY(!(r->flags & REQUEST_EVENT_FIXED) == !s->fixed, "step %d: fixed %d", number,
 		  !s->fixed);
-	if (bound && s->b >= 0)
+	if (bound && s->b != NONE)
 		CHECK_SAY(memcmp(r->parent_span_id, k[s->b].span_id, sizeof(r->parent_span_id)) ==
 				  0,
 			  "step %d: another parent", number);
 	/* The trace of a request whose call it only seems to be is not the call's. */
-	if (bound && s->b >= 0)
+	if (bound && s->b != NONE)
 		CHECK_SAY(!memcmp(r->trace_id, k[s->b].trace_id, sizeof(r->trace_id)) == s->fixed,
 			  "step %d: the trace of %s", number, s->fixed ? "another" : "its request");
 }

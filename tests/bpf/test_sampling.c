@@ -153,7 +153,7 @@ static void check_muted_pieces(struct watch *w)
 	script_pass("G");
 	script_pass(&SAMPLED_HEAD[1]);
 	script_answer();
-	pid = script_run_as(w, TCP4, true, PROBE_TRUST_CONTEXTS, 0);
+	pid = script_run_as(w, TCP4, false, PROBE_TRUST_THREADS, 0);
 	check_scene = "muted, in pieces";
 	CHECK(requests_of(w, pid) == 2 && w->stats.drops[DROP_UNSAMPLED] == 1);
 	CHECK(!(requests_seen[0].flags & REQUEST_EVENT_SAMPLED) && lost_of(w, pid) == 0);

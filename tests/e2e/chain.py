@@ -22,7 +22,7 @@ from seen import CLIENT, SERVER
 UNSTARVED = ("--nice", "0", "--ring-size", "64M")
 READY_SECONDS = 40  # on a busy machine the syscall collector takes its time to load
 ROUTES = ("call", "fanout", "sync")
-ID = re.compile(r"/(call|fanout|sync|forward|broken|chain)/([\w.-]+)|truth:([\w.-]+)")
+ID = re.compile(r"/(call|fanout|sync|tail|forward|broken|chain)/([\w.-]+)|truth:([\w.-]+)")
 TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 FIGURE = re.compile(r"\b(events|connections|spans|linked|joined|injected|exported) (\d+)")
 WHATS = ("linked", "joined", "header", "redis")
