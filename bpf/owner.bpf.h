@@ -265,9 +265,9 @@ static __always_inline bool window_is_old(const struct window *w, u32 turn, u32 
 }
 
 /*
- * The running thread has read something of connection `conn_id`. Where it did so in the very
- * context in which it had read a request whose root it has not made, what it makes next may be for
- * either.
+ * The running thread has read something of connection `conn_id`, and has not made the root of the
+ * request that it had read before. If both were read in one context, what is made next in there may
+ * be for either.
  */
 static __always_inline void window_other(const struct transfer *t, u64 conn_id)
 {

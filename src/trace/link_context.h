@@ -44,6 +44,10 @@
  * what it has read: there a server answers what it refuses. Such an answer shows nothing, and a
  * copy may still become the root of the request that it answers.
  *
+ * A request may be begun in the work for the one before it on its connection, which is over for its
+ * client but not for the server. What is copied from there once the next one may be there is
+ * nobody's until its answer proves it for a root (may_be_next).
+ *
  * The kernel side needs roots before an answer proves them, for headers and for what isn't sampled.
  * It takes the first copy that a thread makes after it has read a head, and says so (root_of of a
  * context_event); that is no rule here, but compared with these, request by request (link_trust.h).
