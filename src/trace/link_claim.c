@@ -240,20 +240,12 @@ void link_claim_copied(struct contexts *x, struct node *from, struct node *to, u
 
 void link_claim_next(const struct context_event *ev, const struct node *from, struct node *to)
 {
-	const struct request *r, *last;
-	const struct link_conn *k;
 	int i;
 
 	for (i = 0; from && from->claim == CLAIM_NONE && !from->may_be_next && i < CHAIN_MAX; i++)
 		from = from->parent;
-	r = from ? from->request : NULL;
-	k = r ? r->conn : NULL;
-	if (!k)
-		return;
-	last = list_empty(&k->requests) ? NULL
-					: list_entry(k->requests.prev, struct request, by_conn);
-	to->may_be_next = (ev->root_of == k->conn_id && !ev->bound) ||
-			  (r->ended && last && last->head_seq && last->root == ROOT_OPEN);
+	to->may_be_next = from && from->request && from->request->conn &&
+			  from->request->conn->conn_id == ev->root_of && !ev->bound;
 }
 
 void link_claim_called(struct contexts *x, const struct call *c)

@@ -209,8 +209,8 @@ void link_claim_end(struct linker *l, struct request *r);
 void link_claim_give_up(struct request *r, enum root root);
 /* A copy was made of `from`; `root_of` as in struct context_event. */
 void link_claim_copied(struct contexts *x, struct node *from, struct node *to, uint64_t root_of);
-/* Where `from` works for a request that is over, and the next one on its connection is there, its
- * copy `to` (of `ev`) may be that one's root. */
+/* Where `from` works for a request, and `ev` says that its copy `to` may be the root of the next
+ * one on that connection, it is nobody's until that is known. */
 void link_claim_next(const struct context_event *ev, const struct node *from, struct node *to);
 /* A call begins: does it show that a connection's own task works between requests? */
 void link_claim_called(struct contexts *x, const struct call *c);
