@@ -233,22 +233,30 @@ static __always_inline void window_reused(u32 tid, u64 context)
 		window_spoil(w, tid);
 }
 
+/* The thread's window, where it is for a request of connection `conn_id`. */
+static __always_inline struct window *window_for(u32 tid, u64 conn_id)
+{
+	struct window *w = window_here(tid);
+
+	return w && w->owner.conn_id == conn_id ? w : 0;
+}
+
 /* The running thread begins to answer on connection `conn_id`: no root was made for that request.
  */
 static __always_inline void window_close(u32 tid, u64 conn_id)
 {
-	struct window *w = window_here(tid);
+	struct window *w = window_for(tid, conn_id);
 
-	if (w && w->owner.conn_id == conn_id)
+	if (w)
 		window_shut(w, tid);
 }
 
 /* The same where it may as well be the end of the answer before. */
 static __always_inline void window_spoilt(u32 tid, u64 conn_id)
 {
-	struct window *w = window_here(tid);
+	struct window *w = window_for(tid, conn_id);
 
-	if (w && w->owner.conn_id == conn_id)
+	if (w)
 		window_spoil(w, tid);
 }
 
@@ -318,10 +326,10 @@ static __always_inline int window_take(u32 pid, u32 tid, u32 process, u64 contex
 		window_spoil(w, tid);
 		return 0;
 	}
+	if (w->context && w->context != context)
+		return 0;
 	if (!w->context && !is_handler(pid, context))
 		taken = -1;
-	else if (w->context && w->context != context)
-		return 0;
 	*ret = w->owner;
 	/* Had another thread begun to fill it, this would not succeed. */
 	if (!(taken > 0 ? window_shut(w, tid) : window_spoil(w, tid)))
@@ -330,20 +338,22 @@ static __always_inline int window_take(u32 pid, u32 tid, u32 process, u64 contex
 }
 
 /*
- * `parent` works for *o, and its thread has read another request of the same connection. If it was
- * `parent` that read, it only goes on from the one to the other (asyncio's reader, which a request
- * had paused): 1. Else the copy may be for either, since a server that was not done with the first
- * (uvicorn behind the last byte of a stream) begins the second in there: -1. 0: it has not.
+ * `parent` works for *o: what is `known` of that for a copy of it, if its thread has read another
+ * request of the same connection? If it was `parent` that read, it only goes on from the one to the
+ * other (asyncio's reader, which a request had paused): 0, nothing. Else the copy may be for
+ * either, since a server that was not done with the first (uvicorn behind the last byte of a
+ * stream) begins the second in there: -1.
  */
-static __always_inline int window_follows(u64 memory, u32 tid, u64 parent, const struct owner *o)
+static __always_inline int window_follows(u64 memory, u32 tid, u64 parent, const struct owner *o,
+					  int known)
 {
-	struct window *w = window_here(tid);
+	struct window *w = parent ? window_for(tid, o->conn_id) : 0;
 
-	if (!w || !parent || w->owner.conn_id != o->conn_id)
-		return 0;
+	if (!w)
+		return known;
 	if (w->context == parent) {
 		owner_forget(memory, parent);
-		return 1;
+		return 0;
 	}
 	window_spoil(w, tid);
 	return -1;
@@ -358,7 +368,7 @@ static __always_inline int window_follows(u64 memory, u32 tid, u64 parent, const
 static __always_inline int owner_copied(u32 pid, u32 tid, u32 process, u64 parent, u64 child,
 					struct owner *ret, u64 *ret_root, bool *ret_again)
 {
-	int known, follows, taken = 0;
+	int known, taken = 0;
 	u64 memory;
 
 	*ret_root = 0;
@@ -368,13 +378,8 @@ static __always_inline int owner_copied(u32 pid, u32 tid, u32 process, u64 paren
 	memory = memory_of(pid);
 	window_reused(tid, child);
 	known = owner_find(memory, tid, process, parent, ret);
-	if (known) {
-		follows = window_follows(memory, tid, parent, ret);
-		if (follows < 0)
-			known = -1;
-		else if (follows)
-			known = 0;
-	}
+	if (known)
+		known = window_follows(memory, tid, parent, ret, known);
 	if (!known)
 		taken = window_take(pid, tid, process, parent, ret);
 	if (taken || known < 0)

@@ -242,10 +242,12 @@ void link_claim_next(const struct context_event *ev, const struct node *from, st
 {
 	int i;
 
+	if (!ev->root_of || ev->bound)
+		return;
 	for (i = 0; from && from->claim == CLAIM_NONE && !from->may_be_next && i < CHAIN_MAX; i++)
 		from = from->parent;
 	to->may_be_next = from && from->request && from->request->conn &&
-			  from->request->conn->conn_id == ev->root_of && !ev->bound;
+			  from->request->conn->conn_id == ev->root_of;
 }
 
 void link_claim_called(struct contexts *x, const struct call *c)
