@@ -236,6 +236,34 @@ def judge(spans, answers, callee_pids=None, caller_pids=None, redis=True):
     return verdict
 
 
+class Pair:
+    """A gateway under uvicorn and the agent service that it calls: .port of the gateway, .app, .agent."""
+
+    def __init__(self, stack, redis, python=None, **how):
+        env = {"REDIS_PORT": redis.port}
+        self.agent = start_callee(stack, "uvicorn", env)
+        env["AGENT_URL"] = f"http://127.0.0.1:{self.agent.port}"
+        if python:
+            how["python"] = python.python
+            env.update(python.env)
+        self.app = stack.python_app("chain_gateway", env=env, **how)
+        self.port = self.app.port
+
+    def trace(self, tracing):
+        """An agent that puts headers into their calls."""
+        t = tracing()
+        start(t, "--propagate=headers", pids=[self.app.pid, self.agent.pid])
+        return t
+
+    def expect(self, t, spans, answers, whats=("linked", "header")):
+        """Of the calls behind the Answers nothing is wrong or missing, and these are right for each of them."""
+        verdict = judge(spans, answers, self.agent.pids, family(self.app.pid))
+        said = verdict.markdown() + t.agent.output()[-3000:]
+        assert not verdict.problems(), said
+        for what in whats:
+            assert verdict.total("right", what) == sum(len(a.calls) for a in answers), said
+
+
 def judge_client(spans, calls, callee_pids=None, route="call"):
     """The Verdict over what a client program printed: calls that no request made."""
     verdict, seen = Verdict(), Seen(spans, callee_pids)

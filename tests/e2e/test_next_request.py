@@ -43,18 +43,12 @@ async def load(port):
 
 @pytest.mark.parametrize("loop,http", [("asyncio", "httptools"), ("asyncio", "h11"), ("uvloop", "httptools")])
 def test_requests_behind_uploads(tracing, stack, redis, loop, http):
-    agent = chain.start_callee(stack, "uvicorn", {"REDIS_PORT": redis.port})
-    app = stack.python_app("chain_gateway", loop=loop, http=http,
-                           env={"REDIS_PORT": redis.port, "AGENT_URL": f"http://127.0.0.1:{agent.port}"})
-    t = tracing()
-    chain.start(t, "--propagate=headers", pids=[app.pid, agent.pid])
-    chain.run(app.port, chain.paths("warm", 60), 8)
-    answers = asyncio.run(load(app.port))
-    verdict = chain.judge(t.finish(), answers, agent.pids, chain.family(app.pid))
-    said = verdict.markdown() + t.agent.output()[-3000:]
-    assert not verdict.problems(), said
-    for what in ("linked", "header"):
-        assert verdict.total("right", what) == CONNECTIONS * ROUNDS * 3, said
+    pair = chain.Pair(stack, redis, loop=loop, http=http)
+    t = pair.trace(tracing)
+    chain.run(pair.port, chain.paths("warm", 60), 8)
+    answers = asyncio.run(load(pair.port))
+    assert sum(len(a.calls) for a in answers) == CONNECTIONS * ROUNDS * 3
+    pair.expect(t, t.finish(), answers)
 
 
 # --- an answer whose last byte is not the end of the work: uvicorn begins what it has queued in there ---------------------
@@ -81,24 +75,14 @@ async def load_tails(port, unsampled):
 
 @pytest.mark.parametrize("loop,unsampled", [("uvloop", False), ("uvloop", True), ("asyncio", True)])
 def test_requests_behind_streams(tracing, stack, redis, loop, unsampled):
-    agent = chain.start_callee(stack, "uvicorn", {"REDIS_PORT": redis.port})
-    app = stack.python_app("chain_gateway", loop=loop,
-                           env={"REDIS_PORT": redis.port, "AGENT_URL": f"http://127.0.0.1:{agent.port}"})
-    t = tracing()
-    chain.start(t, "--propagate=headers", pids=[app.pid, agent.pid])
-    chain.run(app.port, chain.paths("warm", 60), 8)
-    answers = asyncio.run(load_tails(app.port, unsampled))
-    chain.run(app.port, chain.paths("again", 60), 8)
-    later = chain.run(app.port, chain.paths("later", 90), 8)
+    pair = chain.Pair(stack, redis, loop=loop)
+    t = pair.trace(tracing)
+    chain.run(pair.port, chain.paths("warm", 60), 8)
+    answers = asyncio.run(load_tails(pair.port, unsampled))
+    chain.run(pair.port, chain.paths("again", 60), 8)
+    later = chain.run(pair.port, chain.paths("later", 90), 8)
     spans = t.finish()
-    verdict = chain.judge(spans, answers, agent.pids, chain.family(app.pid))
-    said = verdict.markdown() + t.agent.output()[-3000:]
-    assert "parent_other_trace" not in t.agent.output(), said
-    assert not verdict.problems(), said
-    assert verdict.total("right", "linked") == len(answers), said
-    # Nothing of it stays behind.
-    verdict = chain.judge(spans, later, agent.pids, chain.family(app.pid))
-    calls = sum(len(a.calls) for a in later)
-    said = verdict.markdown() + t.agent.output()[-3000:]
-    assert not verdict.problems(), said
-    assert verdict.total("right", "header") == verdict.total("right", "linked") == calls, said
+    assert not chain.count(t.agent, "parent_other_trace"), t.agent.output()[-3000:]
+    assert sum(len(a.calls) for a in answers) == len(answers)
+    pair.expect(t, spans, answers, ("linked",))
+    pair.expect(t, spans, later)  # nothing of it stays behind

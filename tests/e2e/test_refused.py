@@ -64,19 +64,11 @@ def test_refused(tracing, stack, redis, loop):
     python = venvs.Interpreter(services.PYTHON, "3.11")
     if loop == "uvloop-0.22.1":
         python = venvs.with_package(python, "uvloop", "0.22.1")
-    agent = chain.start_callee(stack, "uvicorn", {"REDIS_PORT": redis.port})
-    app = stack.python_app("chain_gateway", python=python.python, loop=loop.split("-")[0],
-                           env={"REDIS_PORT": redis.port, "AGENT_URL": f"http://127.0.0.1:{agent.port}", **python.env})
-    with Scanner(app.port, BAD) as one:
-        t = tracing()
-        chain.start(t, "--propagate=headers", pids=[app.pid, agent.pid])
-        chain.run(app.port, chain.paths("warm", 120), 8)
-        with Scanner(app.port, BEHIND) as other:
-            answers = chain.run(app.port, chain.paths("r", REQUESTS), CONNECTIONS)
+    pair = chain.Pair(stack, redis, python, loop=loop.split("-")[0])
+    with Scanner(pair.port, BAD) as one:
+        t = pair.trace(tracing)
+        chain.run(pair.port, chain.paths("warm", 120), 8)
+        with Scanner(pair.port, BEHIND) as other:
+            answers = chain.run(pair.port, chain.paths("r", REQUESTS), CONNECTIONS)
     assert one.sent > len(BAD) and other.sent
-    verdict = chain.judge(t.finish(), answers, agent.pids, chain.family(app.pid))
-    calls = sum(len(a.calls) for a in answers)
-    said = verdict.markdown() + t.agent.output()[-3000:]
-    assert not verdict.problems(), said
-    for what in ("linked", "header"):
-        assert verdict.total("right", what) == calls, said
+    pair.expect(t, t.finish(), answers)
