@@ -238,18 +238,6 @@ void link_claim_copied(struct contexts *x, struct node *from, struct node *to, u
 	link_request_put(r);
 }
 
-void link_claim_next(const struct context_event *ev, const struct node *from, struct node *to)
-{
-	int i;
-
-	if (!ev->root_of || ev->bound)
-		return;
-	for (i = 0; from && from->claim == CLAIM_NONE && !from->may_be_next && i < CHAIN_MAX; i++)
-		from = from->parent;
-	to->may_be_next = from && from->request && from->request->conn &&
-			  from->request->conn->conn_id == ev->root_of;
-}
-
 void link_claim_called(struct contexts *x, const struct call *c)
 {
 	const struct node *n = c->origin;
@@ -331,6 +319,7 @@ static void claim_root(struct linker *l, struct request *r, struct node *n, uint
 	}
 	link_node_claim(root, CLAIM_ROOT, r);
 	confirm(r);
+	link_next_elsewhere(r, root->parent);
 	/* Made by the request before, behind its end: what else comes from there is told apart. */
 	n = root->parent;
 	if (r->pipelined && n && n->claim == CLAIM_ROOT && n->request->conn == r->conn)
@@ -412,6 +401,7 @@ static void claim_task(struct linker *l, struct request *r, struct node *n, uint
 	}
 	claim_own_calls(l, r, n, since);
 	confirm(r);
+	link_next_elsewhere(r, n);
 }
 
 /* The answer was written in a context that is older than the request. */

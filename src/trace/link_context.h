@@ -46,7 +46,8 @@
  *
  * A request may be begun in the work for the one before it on its connection, which is over for its
  * client but not for the server. What is copied from there once the next one may be there is
- * nobody's until its answer proves it for a root (may_be_next).
+ * nobody's until the answer to that one proves it for a root, or shows that its root was made
+ * elsewhere (may_be_next).
  *
  * The kernel side needs roots before an answer proves them, for headers and for what isn't sampled.
  * It takes the first copy that a thread makes after it has read a head, and says so (root_of of a
@@ -110,7 +111,7 @@ struct node {
 	/* rule 2 */
 	struct link_conn *task_of; /* counted reference */
 	bool shared;               /* it answers on several connections */
-	bool may_be_next;          /* nobody's while it is no request's root; see link_claim_next */
+	bool may_be_next;          /* nobody's while it is no request's root; see link_next.c */
 	struct call *within;       /* the custom span it was made in; counted reference */
 	/* rule 7 */
 	uint64_t hands_to; /* the last client that a copy of it served; 0: none */
@@ -133,6 +134,7 @@ struct link_conn {
 	uint64_t first_seq;    /* the first head on it was complete; 0: not yet */
 	uint64_t last_end_seq; /* its last answer was complete */
 	uint64_t last_end_ns;
+	uint64_t next_seq;    /* link_next.c: the last copy that may be a root of it was made */
 	struct list requests; /* open, oldest first */
 	/* rule 7 */
 	struct runtime_client peer;
@@ -209,9 +211,6 @@ void link_claim_end(struct linker *l, struct request *r);
 void link_claim_give_up(struct request *r, enum root root);
 /* A copy was made of `from`; `root_of` as in struct context_event. */
 void link_claim_copied(struct contexts *x, struct node *from, struct node *to, uint64_t root_of);
-/* Where `from` works for a request, and `ev` says that its copy `to` may be the root of the next
- * one on that connection, it is nobody's until that is known. */
-void link_claim_next(const struct context_event *ev, const struct node *from, struct node *to);
 /* A call begins: does it show that a connection's own task works between requests? */
 void link_claim_called(struct contexts *x, const struct call *c);
 /* The request that is answered in the connection's own task `n` and open; NULL: none. */
@@ -219,6 +218,15 @@ struct request *link_task_request(const struct node *n);
 
 /* Nothing can be found for the requests that are open now. */
 void link_claims_lost(struct linker *l, struct process *p);
+
+/* link_next.c */
+/* Where `from` works for a request, and `ev` says that its copy `to` may be the root of the next
+ * one on that connection, it is nobody's until that is known. */
+void link_next_copied(const struct linker *l, const struct context_event *ev,
+		      const struct node *from, struct node *to);
+/* The root of `r` has been proven, and was made out of `origin` (NULL: of nothing that is known):
+ * what may have been it is given back to the request before, unless that led to `r` as well. */
+void link_next_elsewhere(struct request *r, const struct node *origin);
 
 /* link_serve.c */
 /* A connection is new; it is over. */

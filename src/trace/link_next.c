@@ -1,0 +1,50 @@
+/*
+ * Where the work for one request may go over into the next one on its connection: a server that is
+ * not done with the first may begin the second in there. Invariant: a copy that may be the root of
+ * the next request is nobody's until that request's answer tells, and for good where it doesn't.
+ */
+#include "trace/link_context.h"
+
+/* The nearest of them that says whose it is; NULL: none does. */
+static const struct node *owned(const struct node *n)
+{
+	int i;
+
+	for (i = 0; n && n->claim == CLAIM_NONE && !n->may_be_next && i < CHAIN_MAX; i++)
+		n = n->parent;
+	return n;
+}
+
+void link_next_copied(const struct linker *l, const struct context_event *ev,
+		      const struct node *from, struct node *to)
+{
+	struct link_conn *k;
+
+	if (!ev->root_of || ev->bound)
+		return;
+	from = owned(from);
+	k = from && from->request ? from->request->conn : NULL;
+	if (!k || k->conn_id != ev->root_of)
+		return;
+	to->may_be_next = true;
+	k->next_seq = l->seq;
+}
+
+void link_next_elsewhere(struct request *r, const struct node *origin)
+{
+	struct contexts *x = r->process->contexts;
+	const struct node *of;
+	struct list *it;
+
+	if (r->conn->next_seq <= r->head_seq || r->behind_seq || owned(origin))
+		return;
+	for (it = x->nodes.prev; it != &x->nodes; it = it->prev) {
+		struct node *n = list_entry(it, struct node, birth);
+
+		if (n->seq <= r->head_seq)
+			return;
+		of = n->may_be_next ? owned(n->parent) : NULL;
+		if (of && of->request && of->request->conn == r->conn)
+			n->may_be_next = false;
+	}
+}
