@@ -65,7 +65,7 @@ struct look {
 	const struct waiting *only; /* these connections; NULL: all */
 	int fds[ADOPT_MAX];         /* ours */
 	size_t count;
-	uint64_t busy[ADOPT_MAX]; /* the cookies of those that fit but for that */
+	uint64_t busy[ADOPT_MAX]; /* the cookies of those that fit but for that, each once */
 	size_t busy_count;
 	struct listened listened;
 };
@@ -196,6 +196,18 @@ static void look_at(void *ctx, int fd)
 	close(fd);
 }
 
+/* Several descriptors may be of the same connection. */
+static void add_busy(struct look *l, uint64_t cookie)
+{
+	size_t i;
+
+	for (i = 0; i < l->busy_count; i++) {
+		if (l->busy[i] == cookie)
+			return;
+	}
+	l->busy[l->busy_count++] = cookie;
+}
+
 /* Takes over what can be. Returns how many, or -errno. */
 static int look(const struct adopter *a, uint32_t pid, struct look *l)
 {
@@ -210,7 +222,7 @@ static int look(const struct adopter *a, uint32_t pid, struct look *l)
 		if (cookie && now == ACTIVITY_IDLE)
 			entered += enter(a, fd, cookie);
 		else if (cookie)
-			l->busy[l->busy_count++] = cookie;
+			add_busy(l, cookie);
 		close(fd);
 	}
 	return err ? err : entered;
