@@ -185,12 +185,8 @@ static __always_inline int message_seen(struct sk_msg_md *msg)
 		}
 		key = (u64)tp;
 		c = bpf_map_lookup_elem(&conns, &key);
-		/* It may have been taken over within a message, where an interim answer had let it
-		 * wait: what it sends first is no beginning, whatever came before. */
-		if (!c || c->dir || !(in->flags & INJECTION_SENT)) {
-			in->flags |= INJECTION_SENT;
+		if (!c || c->dir)
 			return SK_PASS;
-		}
 	}
 	if (in->phase < INJECTION_START) {
 		in->phase = INJECTION_START;

@@ -24,7 +24,6 @@ enum injection_phase {
 enum {
 	INJECTION_LEFT = 1, /* no HTTP/1, or what is known no longer fits: it is let go */
 	INJECTION_TEST = 2, /* of the agent's own trial: gets a header with ids of ones */
-	INJECTION_SENT = 4, /* adopted, and has sent since: what is received now answers that */
 };
 
 struct injection {

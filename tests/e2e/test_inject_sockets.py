@@ -303,28 +303,6 @@ def test_first_call_of_an_adopted_connection_is_counted(tracing, stack):
     assert drops.get("header_failed") == 1 and "header_blocking" not in drops, scene.t.agent.output()
 
 
-def test_busy_when_the_agent_comes(tracing, stack):
-    """A connection with a request on the way is taken over once it is idle, and keeps its headers."""
-    scene = Scene(stack, tracing)
-    scene.play("a", get("/before"))
-    head = REQUEST.format("/busy")
-    scene.play("a", [["sleep", 0.05], ["send", head[:20]]])
-    scene.trace()
-    scene.play("a", [["send", head[20:]], ["recv", len(ANSWER)]])
-    for n in range(40):
-        time.sleep(0.25)
-        scene.play("a", get(f"/later/{n}"))
-        found = [bool(LINE.search(r.head)) for r in list(scene.server.take().values())]
-        if found[-1]:
-            break
-    assert found[-1], scene.t.agent.output()
-    scene.play("a", get("/on/1") + get("/on/2"))
-    assert all(LINE.search(r.head) for r in scene.server.take().values())
-    assert len(scene.server.streams) == 1
-    scene.t.finish()
-    assert scene.t.drops().get("header_failed", 0) >= 1
-
-
 def test_open_within_a_head(tracing, stack):
     """The agent comes between two pieces of a head: nothing is added to this request."""
     scene = Scene(stack, tracing)
