@@ -401,7 +401,6 @@ static void claim_task(struct linker *l, struct request *r, struct node *n, uint
 	}
 	claim_own_calls(l, r, n, since);
 	confirm(r);
-	link_next_elsewhere(r, n);
 }
 
 /* The answer was written in a context that is older than the request. */

@@ -225,7 +225,8 @@ void link_claims_lost(struct linker *l, struct process *p);
 void link_next_copied(const struct linker *l, const struct context_event *ev,
 		      const struct node *from, struct node *to);
 /* The root of `r` has been proven, and was made out of `origin` (NULL: of nothing that is known):
- * what may have been it is given back to the request before, unless that led to `r` as well. */
+ * if that of the request before was so too, what may have been the root of `r` is given back to it.
+ */
 void link_next_elsewhere(struct request *r, const struct node *origin);
 
 /* link_serve.c */

@@ -1,7 +1,8 @@
 /*
  * Where the work for one request may go over into the next one on its connection: a server that is
  * not done with the first may begin the second in there. Invariant: a copy that may be the root of
- * the next request is nobody's until that request's answer tells, and for good where it doesn't.
+ * the next request is nobody's until that request's answer tells, and for good where it doesn't or
+ * was already there.
  */
 #include "trace/link_context.h"
 
@@ -33,18 +34,21 @@ void link_next_copied(const struct linker *l, const struct context_event *ev,
 void link_next_elsewhere(struct request *r, const struct node *origin)
 {
 	struct contexts *x = r->process->contexts;
-	const struct node *of;
+	const struct node *former;
 	struct list *it;
+	int i = 0;
 
-	if (r->conn->next_seq <= r->head_seq || r->behind_seq || owned(origin))
+	if (!origin || x->workers || x->crossed || r->conn->next_seq <= r->head_seq ||
+	    r->behind_seq || owned(origin))
 		return;
-	for (it = x->nodes.prev; it != &x->nodes; it = it->prev) {
+	for (it = x->nodes.prev; it != &x->nodes && i++ < CHAIN_MAX; it = it->prev) {
 		struct node *n = list_entry(it, struct node, birth);
 
-		if (n->seq <= r->head_seq)
-			return;
-		of = n->may_be_next ? owned(n->parent) : NULL;
-		if (of && of->request && of->request->conn == r->conn)
+		if (n->seq <= r->head_seq || !n->may_be_next)
+			continue;
+		former = owned(n->parent);
+		if (former && former->request && former->request->conn == r->conn &&
+		    former->parent == origin)
 			n->may_be_next = false;
 	}
 }
