@@ -281,10 +281,7 @@ static void confirm(struct request *r)
 /* The root of another connection's request, of which all of `n` comes; NULL: there is none. */
 static struct node *foreign(struct node *n, const struct request *r)
 {
-	int i;
-
-	for (i = 0; n && n->claim == CLAIM_NONE && !n->may_be_next && i < CHAIN_MAX; i++)
-		n = n->parent;
+	n = link_node_owned(n);
 	return n && n->claim == CLAIM_ROOT && n->request->conn != r->conn ? n : NULL;
 }
 

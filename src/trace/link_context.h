@@ -197,6 +197,9 @@ struct node *link_node_new(struct linker *l, struct contexts *x, uint64_t addres
 /* What was known of the context at `address`, if anything, doesn't count any more. */
 void link_node_leave(struct contexts *x, uint64_t address);
 void link_node_claim(struct node *n, enum claim claim, struct request *r);
+/* The nearest of `n` and its ancestors that says whose it is, or that nobody knows; NULL: none
+ * does. Borrowed. Takes NULL. */
+struct node *link_node_owned(struct node *n);
 /* NULL: no memory. Borrowed. */
 struct item *link_item_put(struct linker *l, struct contexts *x, uint64_t key, struct node *origin);
 
@@ -222,12 +225,12 @@ void link_claims_lost(struct linker *l, struct process *p);
 /* link_next.c */
 /* Where `from` works for a request, and `ev` says that its copy `to` may be the root of the next
  * one on that connection, it is nobody's until that is known. */
-void link_next_copied(const struct linker *l, const struct context_event *ev,
-		      const struct node *from, struct node *to);
+void link_next_copied(const struct linker *l, const struct context_event *ev, struct node *from,
+		      struct node *to);
 /* The root of `r` has been proven, and was made out of `origin` (NULL: of nothing that is known):
  * if that of the request before was so too, what may have been the root of `r` is given back to it.
  */
-void link_next_elsewhere(struct request *r, const struct node *origin);
+void link_next_elsewhere(struct request *r, struct node *origin);
 
 /* link_serve.c */
 /* A connection is new; it is over. */

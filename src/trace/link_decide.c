@@ -87,11 +87,8 @@ uint32_t link_call_open_within(const struct call *c)
 
 bool link_call_sampled(const struct call *c)
 {
-	int i = 0;
-	const struct node *n = c->origin;
+	const struct node *n = link_node_owned(c->origin);
 
-	while (n && n->claim == CLAIM_NONE && !n->may_be_next && i++ < CHAIN_MAX)
-		n = n->parent;
 	if (c->trace.settled)
 		return c->trace.flags & 1;
 	if (n && n->request)

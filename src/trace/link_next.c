@@ -6,24 +6,14 @@
  */
 #include "trace/link_context.h"
 
-/* The nearest of them that says whose it is; NULL: none does. */
-static const struct node *owned(const struct node *n)
-{
-	int i;
-
-	for (i = 0; n && n->claim == CLAIM_NONE && !n->may_be_next && i < CHAIN_MAX; i++)
-		n = n->parent;
-	return n;
-}
-
-void link_next_copied(const struct linker *l, const struct context_event *ev,
-		      const struct node *from, struct node *to)
+void link_next_copied(const struct linker *l, const struct context_event *ev, struct node *from,
+		      struct node *to)
 {
 	struct link_conn *k;
 
 	if (!ev->root_of || ev->bound)
 		return;
-	from = owned(from);
+	from = link_node_owned(from);
 	k = from && from->request ? from->request->conn : NULL;
 	if (!k || k->conn_id != ev->root_of)
 		return;
@@ -31,22 +21,22 @@ void link_next_copied(const struct linker *l, const struct context_event *ev,
 	k->next_seq = l->seq;
 }
 
-void link_next_elsewhere(struct request *r, const struct node *origin)
+void link_next_elsewhere(struct request *r, struct node *origin)
 {
 	struct contexts *x = r->process->contexts;
-	const struct node *former;
+	struct node *former;
 	struct list *it;
 	int i = 0;
 
 	if (!origin || x->workers || x->crossed || r->conn->next_seq <= r->head_seq ||
-	    r->behind_seq || owned(origin))
+	    r->behind_seq || link_node_owned(origin))
 		return;
 	for (it = x->nodes.prev; it != &x->nodes && i++ < CHAIN_MAX; it = it->prev) {
 		struct node *n = list_entry(it, struct node, birth);
 
 		if (n->seq <= r->head_seq || !n->may_be_next)
 			continue;
-		former = owned(n->parent);
+		former = link_node_owned(n->parent);
 		if (former && former->request && former->request->conn == r->conn &&
 		    former->parent == origin)
 			n->may_be_next = false;

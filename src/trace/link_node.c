@@ -230,6 +230,15 @@ void link_node_claim(struct node *n, enum claim claim, struct request *r)
 	n->claim = claim;
 }
 
+struct node *link_node_owned(struct node *n)
+{
+	int i;
+
+	for (i = 0; n && n->claim == CLAIM_NONE && !n->may_be_next && i < CHAIN_MAX; i++)
+		n = n->parent;
+	return n;
+}
+
 /* --- items of executors --- */
 
 static void item_free(struct contexts *x, struct item *item)
