@@ -53,17 +53,33 @@ int item_submitted(struct pt_regs *ctx)
 	return 0;
 }
 
-/* The descriptor of a uvloop.loop.UVStream (0.15 to 0.22): its uv_stream_t, and io_watcher.fd in
- * there. -1: it could not be read. */
+/* Of a uvloop.loop.UVStream (0.15 to 0.22), its uv_stream_t, and the io_watcher in there. */
+enum {
+	STREAM_HANDLE = 24,
+	STREAM_BUFFERED = 304, /* bytes in _buffer */
+	HANDLE_QUEUED = 96,    /* bytes that libuv has: write_queue_size */
+	HANDLE_FD = 184,
+};
+
+/* The descriptor of a stream. -1: it could not be read. */
 static __always_inline s32 uvloop_descriptor(u64 stream)
 {
-	enum { STREAM_HANDLE = 24, HANDLE_FD = 184 };
 	u64 handle = user_word(stream + STREAM_HANDLE);
 	s32 fd = -1;
 
 	if (!handle || bpf_probe_read_user(&fd, sizeof(fd), (const void *)(handle + HANDLE_FD)))
 		return -1;
 	return fd;
+}
+
+/* Is something of what was written before still to be sent? Not where all of that was empty. */
+static __always_inline bool uvloop_has_bytes(u64 stream)
+{
+	u64 handle = user_word(stream + STREAM_HANDLE), buffered = 1, queued = 1;
+
+	bpf_probe_read_user(&buffered, sizeof(buffered), (const void *)(stream + STREAM_BUFFERED));
+	bpf_probe_read_user(&queued, sizeof(queued), (const void *)(handle + HANDLE_QUEUED));
+	return buffered || queued;
 }
 
 /* The state of the connection behind a descriptor, made where there is none. NULL: no stream. */
@@ -92,8 +108,8 @@ static __always_inline struct conn_state *descriptor_conn(u32 fd)
 
 /*
  * What is written now is sent at the end of the loop's turn, in no context. What several contexts
- * have written is nobody's, since it can't be told apart in what is sent; the end of an answer,
- * which may be empty, and the beginning of the next one are such.
+ * have written is nobody's, since it can't be told apart in what is sent; the end of an answer and
+ * the beginning of the next one are such, unless that end is empty.
  */
 static __always_inline int written_late(u64 stream)
 {
@@ -115,7 +131,7 @@ static __always_inline int written_late(u64 stream)
 			count_drop(DROP_LATE_WRITE_LOST);
 		return 0;
 	}
-	waiting = (c->flags & (CONN_LATE | CONN_LATE_OLD)) == CONN_LATE;
+	waiting = (c->flags & (CONN_LATE | CONN_LATE_OLD)) == CONN_LATE && uvloop_has_bytes(stream);
 	if (conn_ignored(c) || python_look(l, &now))
 		return 0;
 	/* Not where it is what was left of the answer before. */

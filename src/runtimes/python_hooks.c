@@ -15,8 +15,9 @@
 
 enum {
 	HOOKS_MAX = 64,
-	CALLS_DEEP = 2,       /* asyncio of 3.9 to 3.14 needs two */
-	TYPE_INIT_BEHIND = 8, /* PyTypeObject: tp_init stands behind tp_dictoffset */
+	CALLS_DEEP = 2,           /* asyncio of 3.9 to 3.14 needs two */
+	TYPE_INIT_BEHIND = 8,     /* PyTypeObject: tp_init stands behind tp_dictoffset */
+	UVLOOP_STREAM_SIZE = 400, /* of a UVStream, 0.15 to 0.22 */
 };
 
 int python_hook_add(struct python *p, const struct runtime_hook *hook)
@@ -159,7 +160,8 @@ static int find_late_write(struct python *p)
 	p->uvloop_known = true;
 	if (uvloop_writes_at_once(p))
 		return 0;
-	if (!write || !writelines) {
+	if (!write || !writelines ||
+	    python_pointer(p, type + p->offsets.type_basicsize) != UVLOOP_STREAM_SIZE) {
 		p->base.note = "its uvloop is not one that is known: if it is older than 0.23, "
 			       "calls and answers that go through it can't be linked";
 		return 0;

@@ -316,7 +316,7 @@ static void claim_root(struct linker *l, struct request *r, struct node *n, uint
 	}
 	link_node_claim(root, CLAIM_ROOT, r);
 	confirm(r);
-	link_next_elsewhere(r, root->parent);
+	link_next_rooted(r, root);
 	/* Made by the request before, behind its end: what else comes from there is told apart. */
 	n = root->parent;
 	if (r->pipelined && n && n->claim == CLAIM_ROOT && n->request->conn == r->conn)
@@ -437,6 +437,7 @@ static void claim_by_older(struct linker *l, struct request *r, struct node *n, 
 		}
 		link_node_claim(n, CLAIM_ROOT, r);
 		confirm(r);
+		link_next_rooted(r, n);
 		return;
 	}
 	/* It goes on from request to request. */

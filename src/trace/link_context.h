@@ -111,8 +111,12 @@ struct node {
 	/* rule 2 */
 	struct link_conn *task_of; /* counted reference */
 	bool shared;               /* it answers on several connections */
-	bool may_be_next;          /* nobody's while it is no request's root; see link_next.c */
-	struct call *within;       /* the custom span it was made in; counted reference */
+	/* link_next.c: it may be the root of this request (counted reference; NULL: it isn't known
+	 * which), and the root of the one before was made out of that node (0: of none) */
+	bool may_be_next;
+	struct request *next;
+	uint64_t next_beside;
+	struct call *within; /* the custom span it was made in; counted reference */
 	/* rule 7 */
 	uint64_t hands_to; /* the last client that a copy of it served; 0: none */
 	bool hands_out;    /* there were different ones */
@@ -134,7 +138,6 @@ struct link_conn {
 	uint64_t first_seq;    /* the first head on it was complete; 0: not yet */
 	uint64_t last_end_seq; /* its last answer was complete */
 	uint64_t last_end_ns;
-	uint64_t next_seq;    /* link_next.c: the last copy that may be a root of it was made */
 	struct list requests; /* open, oldest first */
 	/* rule 7 */
 	struct runtime_client peer;
@@ -197,8 +200,8 @@ struct node *link_node_new(struct linker *l, struct contexts *x, uint64_t addres
 /* What was known of the context at `address`, if anything, doesn't count any more. */
 void link_node_leave(struct contexts *x, uint64_t address);
 void link_node_claim(struct node *n, enum claim claim, struct request *r);
-/* The nearest of `n` and its ancestors that says whose it is, or that nobody knows; NULL: none
- * does. Borrowed. Takes NULL. */
+/* The nearest of `n` and its ancestors that says whose it is, or that nobody knows, or a
+ * connection's own task; NULL: there is none. Borrowed. Takes NULL. */
 struct node *link_node_owned(struct node *n);
 /* NULL: no memory. Borrowed. */
 struct item *link_item_put(struct linker *l, struct contexts *x, uint64_t key, struct node *origin);
@@ -223,14 +226,14 @@ struct request *link_task_request(const struct node *n);
 void link_claims_lost(struct linker *l, struct process *p);
 
 /* link_next.c */
-/* Where `from` works for a request, and `ev` says that its copy `to` may be the root of the next
- * one on that connection, it is nobody's until that is known. */
-void link_next_copied(const struct linker *l, const struct context_event *ev, struct node *from,
-		      struct node *to);
-/* The root of `r` has been proven, and was made out of `origin` (NULL: of nothing that is known):
- * if that of the request before was so too, what may have been the root of `r` is given back to it.
- */
-void link_next_elsewhere(struct request *r, struct node *origin);
+/* Where `from` works for a request, and its copy `to` may be the root of the next one on that
+ * connection, it is nobody's until that is known. */
+void link_next_copied(const struct context_event *ev, struct node *from, struct node *to);
+/* The root of `r` has been proven. */
+void link_next_rooted(struct request *r, const struct node *root);
+/* Whether `n` may still be, or have been, the root of the next request. It isn't where that one's
+ * has been proven, and was made earlier, or out of the same context as that of the one before. */
+bool link_next_is(const struct node *n);
 
 /* link_serve.c */
 /* A connection is new; it is over. */

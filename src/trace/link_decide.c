@@ -185,17 +185,13 @@ static enum verdict judge_claim(const struct call *c, const struct node *n, enum
 static enum verdict judge_lineage(const struct call *c, uint64_t now_ns, enum patience patience,
 				  struct request **ret, enum drop_reason *why)
 {
-	const struct node *n = c->origin;
+	const struct node *n = link_node_owned(c->origin);
 	enum verdict v;
-	int i;
 
-	for (i = 0; n && n->claim == CLAIM_NONE && !n->task_of && !n->may_be_next && i < CHAIN_MAX;
-	     i++)
-		n = n->parent;
 	if (!n || n->claim == CLAIM_NONE) {
 		if (pending_since(c->process->contexts, c->seq))
 			return wait_or(patience, why);
-		*why = n && n->may_be_next ? DROP_PARENT_CONTEXT_AMBIGUOUS : DROP_PARENT_OUTSIDE;
+		*why = n && link_next_is(n) ? DROP_PARENT_CONTEXT_AMBIGUOUS : DROP_PARENT_OUTSIDE;
 		return VERDICT_NO;
 	}
 	/* A copy of it may yet turn out to be a request's root. */

@@ -33,9 +33,10 @@ static void drop_meaning(struct node *n)
 {
 	link_request_put(n->request);
 	link_request_put(n->reading);
+	link_request_put(n->next);
 	link_conn_put(n->task_of);
 	link_call_put(n->within);
-	n->request = n->reading = NULL;
+	n->request = n->reading = n->next = NULL;
 	n->task_of = NULL;
 	n->within = NULL;
 	n->claim = CLAIM_NONE;
@@ -169,7 +170,7 @@ static struct node *nearest_meaning(struct node *n, struct node *parent)
 {
 	struct node *p = parent;
 
-	while (p && p->claim == CLAIM_NONE && !p->task_of && !p->may_be_next && !p->forgotten &&
+	while (p && p->claim == CLAIM_NONE && !p->task_of && !link_next_is(p) && !p->forgotten &&
 	       !p->born_tid) {
 		if (p->within && !n->within)
 			n->within = link_call_get(p->within);
@@ -232,11 +233,20 @@ void link_node_claim(struct node *n, enum claim claim, struct request *r)
 
 struct node *link_node_owned(struct node *n)
 {
+	struct node *doubtful = NULL;
 	int i;
 
-	for (i = 0; n && n->claim == CLAIM_NONE && !n->may_be_next && i < CHAIN_MAX; i++)
-		n = n->parent;
-	return n;
+	for (i = 0; n && i < CHAIN_MAX; n = n->parent, i++) {
+		if (n->claim != CLAIM_NONE || n->task_of)
+			break;
+		if (!link_next_is(n))
+			continue;
+		if (doubtful && doubtful->next != n->next)
+			return doubtful;
+		doubtful = doubtful ? doubtful : n;
+	}
+	/* What may be the next request's is, below that one's root. */
+	return doubtful && !(n && n->request && n->request == doubtful->next) ? doubtful : n;
 }
 
 /* --- items of executors --- */

@@ -3,35 +3,57 @@
  * one that they were made in waits with the connection.
  */
 #include <fcntl.h>
+#include <stddef.h>
 
 #include "hook_scene.h"
 
 enum { ROUNDS = 3 };
 
-/* A uvloop stream: its handle at 24, the descriptor at 184 in there. */
+/* A uvloop stream: its handle at 24, what it has buffered at 304; what libuv has queued at 96 in
+ * the handle, the descriptor at 184. */
 struct fake_handle {
-	char bytes[184];
+	char bytes[96];
+	size_t queued;
+	char more[80];
 	int fd;
 };
 
 struct fake_stream {
 	char bytes[24];
 	struct fake_handle *handle;
+	char more[272];
+	size_t buffered;
 };
+
+_Static_assert(offsetof(struct fake_handle, fd) == 184, "as in libuv");
+_Static_assert(offsetof(struct fake_stream, buffered) == 304, "as in uvloop");
 
 static struct fake_handle handle;
 static struct fake_stream stream = { .handle = &handle };
+
+static void write_late(size_t bytes)
+{
+	hook_write(&stream, NULL);
+	stream.buffered += bytes;
+}
+
+static int send_all(int from, int to)
+{
+	stream.buffered = handle.queued = 0;
+	return socket_move(from, to, 100);
+}
+
 /* What was written in a context, and once more in `second` in the same turn, is sent in none. */
 static int late_move(int from, int to, int context, int second)
 {
 	handle.fd = from;
 	fake_enter(context, true);
-	hook_write(&stream, NULL);
+	write_late(100);
 	fake_enter(second, true);
-	hook_write(&stream, NULL);
+	write_late(100);
 	fake_enter(-1, false);
 	fake_state.frame = 0;
-	return socket_move(from, to, 100);
+	return send_all(from, to);
 }
 
 static int late_run(void *arg)
@@ -154,6 +176,49 @@ static void check_late_again(struct watch *w)
 	CHECK_SAY(sent == 8, "%zu sends", sent);
 }
 
+/* What is written behind an empty write is the second's alone, unless bytes of an earlier one wait.
+ */
+static int late_empty_run(void *arg)
+{
+	struct address a = address_make(TCP4, 0);
+	int fds[2], i;
+
+	(void)arg;
+	if (socket_pair(&a, fds))
+		return 1;
+	handle.fd = fds[0];
+	for (i = 0; i < 3; i++) {
+		fake_enter(0, true);
+		write_late(i == 1 ? 100 : 0);
+		if (i == 2)
+			handle.queued = 100;
+		fake_enter(1, true);
+		write_late(100);
+		fake_enter(-1, false);
+		if (send_all(fds[0], fds[1]) || socket_move(fds[1], fds[0], 100))
+			return 2;
+	}
+	return 0;
+}
+
+static void check_late_empty(struct watch *w)
+{
+	struct child c = scene_begin(w, "written late, nothing", late_empty_run);
+	uint32_t pid = (uint32_t)c.pid;
+	const struct seen *s;
+	size_t at = 0, sent = 0;
+
+	CHECK(hook(w, pid, PROBE_HOOK_LATE_WRITE, hook_write, false, 0) == 0);
+	scene_end(w, &c);
+	while ((s = watch_next(w, SEEN_IO, pid, &at))) {
+		if (s->io.dir != IO_SEND || sent++ % 2)
+			continue;
+		CHECK_SAY(s->io.context == (sent == 1 ? address_of(&fake_contexts[1]) : 0),
+			  "send %zu: context %llx", sent, (unsigned long long)s->io.context);
+	}
+	CHECK_SAY(sent == 6, "%zu sends", sent);
+}
+
 static void check_collector(enum probe_collector collector)
 {
 	struct watch w;
@@ -162,6 +227,7 @@ static void check_collector(enum probe_collector collector)
 	watch_open(&w, collector, WATCH_RING_BYTES);
 	check_late(&w);
 	check_late_again(&w);
+	check_late_empty(&w);
 	watch_close(&w);
 }
 

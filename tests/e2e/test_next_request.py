@@ -5,6 +5,8 @@ import asyncio
 
 import chain
 import pytest
+import services
+import venvs
 
 CONNECTIONS, ROUNDS = 8, 5
 BODY = b"x" * 200_000  # uvicorn stops reading at 64 KiB
@@ -73,9 +75,12 @@ async def load_tails(port, unsampled):
     return answers
 
 
-@pytest.mark.parametrize("loop,unsampled", [("uvloop", False), ("uvloop", True), ("asyncio", True)])
+@pytest.mark.parametrize("loop,unsampled", [("uvloop", False), ("uvloop", True), ("asyncio", True), ("uvloop-0.22.1", False),
+                                            ("uvloop-0.22.1", True)])
 def test_requests_behind_streams(tracing, stack, redis, loop, unsampled):
-    pair = chain.Pair(stack, redis, loop=loop)
+    loop, _, release = loop.partition("-")
+    python = venvs.Interpreter(services.PYTHON, "3.11")
+    pair = chain.Pair(stack, redis, venvs.with_package(python, loop, release) if release else python, loop=loop)
     t = pair.trace(tracing)
     chain.run(pair.port, chain.paths("warm", 60), 8)
     answers = asyncio.run(load_tails(pair.port, unsampled))
