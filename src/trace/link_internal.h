@@ -108,6 +108,7 @@ struct request {
 	uint64_t end_seq;      /* its answer was */
 	uint64_t quit_seq;     /* when it was no longer pending, its root not known; 0: not so */
 	uint64_t behind_seq;   /* the head of the next one was, before it had ended; 0: no such */
+	bool by_client;        /* its root was found by rule 7 */
 	uint64_t root_seq;     /* its root was made, as its answer proved; 0: not known */
 	uint64_t root_from;    /* link_next.c: out of that node; 0: of another one's work */
 	struct node *early;    /* of ROOT_EARLY; counted reference */

@@ -20,11 +20,12 @@ static struct request *next_of(const struct link_conn *k, const struct request *
 }
 
 /* What a client has got of an answer may be all of it before the server knows: it is not done with
- * the request until then. */
+ * the request until then. (Where rule 7 finds roots, threads that are not the runtime's begin all
+ * requests.) */
 static bool ended_before(const struct node *former, const struct request *next)
 {
-	return former->claim == CLAIM_ROOT && former->request->end_seq && next &&
-	       next->root == ROOT_OPEN;
+	return former->claim == CLAIM_ROOT && former->request->end_seq &&
+	       !former->request->by_client && next && next->root == ROOT_OPEN;
 }
 
 void link_next_copied(const struct context_event *ev, struct node *from, struct node *to)

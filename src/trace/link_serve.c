@@ -151,6 +151,7 @@ static bool claim(struct linker *l, struct request *r, struct node *n)
 	}
 	link_trust_root(l, r, root);
 	link_node_claim(root, CLAIM_ROOT, r);
+	r->by_client = true;
 	link_next_rooted(r, root);
 	r->root = ROOT_KNOWN;
 	list_remove(&r->pending);

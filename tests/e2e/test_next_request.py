@@ -56,7 +56,8 @@ def test_requests_behind_uploads(tracing, stack, redis, loop, http):
 # --- an answer whose last byte is not the end of the work: uvicorn begins what it has queued in there ---------------------
 
 async def load_tails(port, unsampled):
-    answers = []
+    """The Answers to requests that are sampled, and to those that are not."""
+    answers, left_out = [], []
 
     async def worker(k):
         client = chain.Client(port)
@@ -66,13 +67,12 @@ async def load_tails(port, unsampled):
                 out = unsampled and (n + k) % 3 == 0
                 headers = f"traceparent: 00-{k + 1:016x}{n + 1:016x}-{n + 1:016x}-00\r\n" if out else ""
                 answer = await asyncio.wait_for(client.get(path, headers), 60)
-                if not out:
-                    answers.append(answer)
+                (left_out if out else answers).append(answer)
         finally:
             client.close()
 
     await asyncio.gather(*(worker(k) for k in range(CONNECTIONS)))
-    return answers
+    return answers, left_out
 
 
 @pytest.mark.parametrize("loop,unsampled", [("uvloop", False), ("uvloop", True), ("asyncio", True), ("uvloop-0.22.1", False),
@@ -83,11 +83,14 @@ def test_requests_behind_streams(tracing, stack, redis, loop, unsampled):
     pair = chain.Pair(stack, redis, venvs.with_package(python, loop, release) if release else python, loop=loop)
     t = pair.trace(tracing)
     chain.run(pair.port, chain.paths("warm", 60), 8)
-    answers = asyncio.run(load_tails(pair.port, unsampled))
+    answers, left_out = asyncio.run(load_tails(pair.port, unsampled))
     chain.run(pair.port, chain.paths("again", 60), 8)
     later = chain.run(pair.port, chain.paths("later", 90), 8)
     spans = t.finish()
     assert not chain.count(t.agent, "parent_other_trace"), t.agent.output()[-3000:]
     assert sum(len(a.calls) for a in answers) == len(answers)
     pair.expect(t, spans, answers, ("linked",))
+    clients = chain.Seen(spans).clients
+    strays = [s for a in left_out for call in a.calls for s in clients.get(call["id"], [])]
+    assert not [chain.brief(s) for s in strays if s.parent_id]
     pair.expect(t, spans, later)  # nothing of it stays behind
