@@ -127,8 +127,8 @@ static __always_inline void process_serves(const struct transfer *t)
 }
 
 /* Are the calls that are made for it going to be known for its own? `before`: when the one before
- * it on the connection began (0: there was none), whose root has to be known as well: this one's may
- * be made out of it. */
+ * it on the connection began (0: there was none), whose root has to be known as well: this one's
+ * may be made out of it. */
 static __always_inline bool request_will_bind(const struct conn_state *c, const struct transfer *t,
 					      u32 before)
 {
