@@ -61,10 +61,9 @@ enum {
 	HANDLE_FD = 184,
 };
 
-/* The descriptor of a stream. -1: it could not be read. */
-static __always_inline s32 uvloop_descriptor(u64 stream)
+/* The descriptor behind a stream's handle. -1: it could not be read. */
+static __always_inline s32 uvloop_descriptor(u64 handle)
 {
-	u64 handle = user_word(stream + STREAM_HANDLE);
 	s32 fd = -1;
 
 	if (!handle || bpf_probe_read_user(&fd, sizeof(fd), (const void *)(handle + HANDLE_FD)))
@@ -73,9 +72,9 @@ static __always_inline s32 uvloop_descriptor(u64 stream)
 }
 
 /* Is something of what was written before still to be sent? Not where all of that was empty. */
-static __always_inline bool uvloop_has_bytes(u64 stream)
+static __always_inline bool uvloop_has_bytes(u64 stream, u64 handle)
 {
-	u64 handle = user_word(stream + STREAM_HANDLE), buffered = 1, queued = 1;
+	u64 buffered = 1, queued = 1;
 
 	bpf_probe_read_user(&buffered, sizeof(buffered), (const void *)(stream + STREAM_BUFFERED));
 	bpf_probe_read_user(&queued, sizeof(queued), (const void *)(handle + HANDLE_QUEUED));
@@ -115,7 +114,8 @@ static __always_inline int written_late(u64 stream)
 {
 	u32 pid = bpf_get_current_pid_tgid() >> 32;
 	const struct python_layout *l = python_layout_of(pid);
-	s32 fd = uvloop_descriptor(stream);
+	u64 handle = user_word(stream + STREAM_HANDLE);
+	s32 fd = uvloop_descriptor(handle);
 	u32 process = traced_flags(pid), tid = (u32)bpf_get_current_pid_tgid();
 	struct python_now now = {};
 	struct owner o = {};
@@ -131,7 +131,8 @@ static __always_inline int written_late(u64 stream)
 			count_drop(DROP_LATE_WRITE_LOST);
 		return 0;
 	}
-	waiting = (c->flags & (CONN_LATE | CONN_LATE_OLD)) == CONN_LATE && uvloop_has_bytes(stream);
+	waiting = (c->flags & (CONN_LATE | CONN_LATE_OLD)) == CONN_LATE &&
+		  uvloop_has_bytes(stream, handle);
 	if (conn_ignored(c) || python_look(l, &now))
 		return 0;
 	/* Not where it is what was left of the answer before. */
