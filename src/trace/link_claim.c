@@ -278,6 +278,14 @@ static void confirm(struct request *r)
 	x->claims_ever = true;
 }
 
+/* Its answer came out of `root`. */
+static void prove(struct request *r, struct node *root)
+{
+	link_node_claim(root, CLAIM_ROOT, r);
+	confirm(r);
+	link_next_rooted(r, root);
+}
+
 /* The root of another connection's request, of which all of `n` comes; NULL: there is none. */
 static struct node *foreign(struct node *n, const struct request *r)
 {
@@ -314,9 +322,7 @@ static void claim_root(struct linker *l, struct request *r, struct node *n, uint
 		tear(r);
 		return;
 	}
-	link_node_claim(root, CLAIM_ROOT, r);
-	confirm(r);
-	link_next_rooted(r, root);
+	prove(r, root);
 	/* Made by the request before, behind its end: what else comes from there is told apart. */
 	n = root->parent;
 	if (r->pipelined && n && n->claim == CLAIM_ROOT && n->request->conn == r->conn)
@@ -435,9 +441,7 @@ static void claim_by_older(struct linker *l, struct request *r, struct node *n, 
 			tear(r);
 			return;
 		}
-		link_node_claim(n, CLAIM_ROOT, r);
-		confirm(r);
-		link_next_rooted(r, n);
+		prove(r, n);
 		return;
 	}
 	/* It goes on from request to request. */

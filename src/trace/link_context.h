@@ -228,7 +228,8 @@ void link_claims_lost(struct linker *l, struct process *p);
 /* link_next.c */
 /* Where `from` works for a request, and its copy `to` may be the root of the next one on that
  * connection, it is nobody's until that is known. */
-void link_next_copied(const struct context_event *ev, struct node *from, struct node *to);
+void link_next_copied(const struct contexts *x, const struct context_event *ev, struct node *from,
+		      struct node *to);
 /* The root of `r` has been proven. */
 void link_next_rooted(struct request *r, const struct node *root);
 /* Whether `n` may still be, or have been, the root of the next request. It isn't where that one's

@@ -28,12 +28,15 @@ static bool ended_before(const struct node *former, const struct request *next)
 	       !former->request->by_client && next && next->root == ROOT_OPEN;
 }
 
-void link_next_copied(const struct context_event *ev, struct node *from, struct node *to)
+void link_next_copied(const struct contexts *x, const struct context_event *ev, struct node *from,
+		      struct node *to)
 {
 	const struct link_conn *k;
 	struct request *next;
 
-	from = ev->bound ? NULL : link_node_owned(from);
+	if (ev->bound || (!ev->root_of && list_empty(&x->pending)))
+		return;
+	from = link_node_owned(from);
 	k = from && from->request ? from->request->conn : NULL;
 	if (!k || (ev->root_of && ev->root_of != k->conn_id))
 		return;
@@ -47,8 +50,8 @@ void link_next_copied(const struct context_event *ev, struct node *from, struct 
 
 void link_next_rooted(struct request *r, const struct node *root)
 {
-	const struct node *origin = root->parent;
-	const struct node *owned = link_node_owned(root->parent);
+	struct node *origin = root->parent;
+	const struct node *owned = link_node_owned(origin);
 
 	r->root_seq = root->seq;
 	if (origin && (!owned || (owned == origin && (owned->task_of || owned->shared))))

@@ -175,7 +175,7 @@ static void on_copied(struct linker *l, struct process *p, const struct context_
 		link_claim_copied(x, from, n, ev->root_of);
 	if (ev->root_of)
 		link_trust_bound(l, ev, n);
-	link_next_copied(ev, from, n);
+	link_next_copied(x, ev, from, n);
 	x->last_tid = ev->tid;
 	x->last_object = ev->object;
 	x->last_from = ev->context;
