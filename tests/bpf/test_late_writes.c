@@ -157,9 +157,11 @@ static int late_again_run(void *arg)
 	return 0;
 }
 
-static void check_late_again(struct watch *w)
+/* What `run` sends, every other transfer of its process, comes from these contexts (-1: none). */
+static void check_sends(struct watch *w, const char *name, int (*run)(void *), const int *contexts,
+			size_t count)
 {
-	struct child c = scene_begin(w, "written late, ended", late_again_run);
+	struct child c = scene_begin(w, name, run);
 	uint32_t pid = (uint32_t)c.pid;
 	const struct seen *s;
 	size_t at = 0, sent = 0;
@@ -168,12 +170,14 @@ static void check_late_again(struct watch *w)
 	CHECK(hook(w, pid, PROBE_HOOK_CONTEXT_COPY, hook_copy, true, 0) == 0);
 	scene_end(w, &c);
 	while ((s = watch_next(w, SEEN_IO, pid, &at))) {
+		int context = sent / 2 < count ? contexts[sent / 2] : -1;
+
 		if (s->io.dir != IO_SEND || sent++ % 2) /* the other end's answer */
 			continue;
-		CHECK_SAY(s->io.context == (sent % 4 == 1 ? address_of(&fake_contexts[0]) : 0),
+		CHECK_SAY(s->io.context == (context < 0 ? 0 : address_of(&fake_contexts[context])),
 			  "send %zu: context %llx", sent, (unsigned long long)s->io.context);
 	}
-	CHECK_SAY(sent == 8, "%zu sends", sent);
+	CHECK_SAY(sent == 2 * count, "%zu sends", sent);
 }
 
 /* What is written behind an empty write is the second's alone, unless bytes of an earlier one wait.
@@ -201,33 +205,16 @@ static int late_empty_run(void *arg)
 	return 0;
 }
 
-static void check_late_empty(struct watch *w)
-{
-	struct child c = scene_begin(w, "written late, nothing", late_empty_run);
-	uint32_t pid = (uint32_t)c.pid;
-	const struct seen *s;
-	size_t at = 0, sent = 0;
-
-	CHECK(hook(w, pid, PROBE_HOOK_LATE_WRITE, hook_write, false, 0) == 0);
-	scene_end(w, &c);
-	while ((s = watch_next(w, SEEN_IO, pid, &at))) {
-		if (s->io.dir != IO_SEND || sent++ % 2)
-			continue;
-		CHECK_SAY(s->io.context == (sent == 1 ? address_of(&fake_contexts[1]) : 0),
-			  "send %zu: context %llx", sent, (unsigned long long)s->io.context);
-	}
-	CHECK_SAY(sent == 6, "%zu sends", sent);
-}
-
 static void check_collector(enum probe_collector collector)
 {
+	static const int again[] = { 0, -1, 0, -1 }, empty[] = { 1, -1, -1 };
 	struct watch w;
 
 	printf("%s:\n", collector_text(collector));
 	watch_open(&w, collector, WATCH_RING_BYTES);
 	check_late(&w);
-	check_late_again(&w);
-	check_late_empty(&w);
+	check_sends(&w, "written late, ended", late_again_run, again, COUNT(again));
+	check_sends(&w, "written late, nothing", late_empty_run, empty, COUNT(empty));
 	watch_close(&w);
 }
 
