@@ -69,5 +69,6 @@ bool link_next_is(const struct node *n)
 		return true;
 	if (n->seq > r->root_seq) /* whoever made it was done with the request before by then */
 		return false;
-	return !r->root_from || r->root_from != n->next_beside || r->behind_seq;
+	/* Nor would it have begun one that is behind that one. */
+	return !r->root_from || r->root_from != n->next_beside;
 }
