@@ -18,6 +18,13 @@ struct {
 	__type(value, struct injection);
 } injections SEC(".maps") __weak;
 
+struct avoided_peer {
+	u8 address[16];
+	u32 pid;
+	u16 port; /* network order */
+	u16 zero;
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, AVOIDED_MAX);

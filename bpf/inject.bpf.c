@@ -116,20 +116,7 @@ static __always_inline int call_header(struct sk_msg_md *msg, struct conn_state 
 	return 0;
 }
 
-/* The message whose head is `h`, its first byte number `seq`: up to where it is understood. */
-static __always_inline void message_follow(struct sk_msg_md *msg, struct injection *in,
-					   const struct head *h, u32 seq)
-{
-	in->known = seq + h->end + (u32)h->length;
-	if (h->seen & HEAD_CHUNKED) {
-		in->phase = INJECTION_SIZE;
-		in->left = 0;
-		if (message_chunks(msg, in, h->end, seq))
-			socket_leaves(in, false);
-	}
-}
-
-/* A message begins with the first byte of `msg`. */
+/* A message begins with the first byte of `msg`, number `seq`. */
 static __noinline int message_begins(struct sk_msg_md *msg, struct tcp_sock *tp,
 				     struct injection *in)
 {
@@ -167,71 +154,14 @@ static __noinline int message_begins(struct sk_msg_md *msg, struct tcp_sock *tp,
 		return SK_PASS;
 	}
 	h.end += err ? 0 : HEADER_BYTES;
-	message_follow(msg, in, &h, seq);
-	return SK_PASS;
-}
-
-/* One that only seems to begin, as the first piece of a body behind an interim answer may: it is
- * followed, and neither changed nor reported here. */
-static __noinline int message_seems(struct sk_msg_md *msg, struct tcp_sock *tp,
-				    struct injection *in)
-{
-	u32 process = traced_flags(bpf_get_current_pid_tgid() >> 32);
-	bool leave = true;
-	struct head h = {};
-
-	if (!message_head(msg, &h))
-		header_refused(tp, &h, msg->size, process, &leave);
-	if (leave) {
-		socket_leaves(in, false);
-		return SK_PASS;
+	in->known = seq + h.end + (u32)h.length;
+	if (h.seen & HEAD_CHUNKED) {
+		in->phase = INJECTION_SIZE;
+		in->left = 0;
+		if (message_chunks(msg, in, h.end, seq))
+			socket_leaves(in, false);
 	}
-	in->phase = INJECTION_START;
-	in->flags |= INJECTION_DOUBTED;
-	message_follow(msg, in, &h, tp->write_seq);
 	return SK_PASS;
-}
-
-/* Did it receive something behind all that it sent? */
-static __noinline bool socket_answered(const struct tcp_sock *tp)
-{
-	u64 key = (u64)tp;
-	const struct conn_state *c = bpf_map_lookup_elem(&conns, &key);
-
-	return c && !c->dir;
-}
-
-/*
- * Sends on an adopted connection while nothing is certain. It may have been taken over within a
- * message, where an interim answer had let it wait, so what it sends first is no beginning. What it
- * sends behind an answer to that seems to be one.
- */
-static __noinline int adopted_sends(struct sk_msg_md *msg, struct tcp_sock *tp,
-				    struct injection *in)
-{
-	if (((const struct sock *)tp)->sk_max_ack_backlog) {
-		socket_leaves(in, false); /* it was accepted, though nobody listens now */
-		return SK_PASS;
-	}
-	if ((in->flags & INJECTION_SENT) && socket_answered(tp))
-		return message_seems(msg, tp, in);
-	in->flags |= INJECTION_SENT;
-	return SK_PASS;
-}
-
-/*
- * Behind a message that seemed to begin: it did if it was answered when its last byte had been
- * sent, since nothing else ends exactly there. Else there is more of what it was a part of.
- */
-static __always_inline bool message_certain(const struct tcp_sock *tp, struct injection *in)
-{
-	if (!(in->flags & INJECTION_DOUBTED))
-		return true;
-	in->flags &= ~INJECTION_DOUBTED;
-	if (socket_answered(tp))
-		return true;
-	in->phase = INJECTION_ADOPTED;
-	return false;
 }
 
 static __always_inline int message_seen(struct sk_msg_md *msg)
@@ -239,15 +169,25 @@ static __always_inline int message_seen(struct sk_msg_md *msg)
 	struct bpf_sock *sk = msg->sk;
 	struct injection *in;
 	struct tcp_sock *tp;
+	struct conn_state *c;
 	u32 seq, ahead;
+	u64 key;
 
 	tp = sk ? bpf_skc_to_tcp_sock(sk) : 0;
 	in = sk ? bpf_sk_storage_get(&injections, sk, 0, 0) : 0;
 	if (!tp || !in || (in->flags & INJECTION_LEFT))
 		return SK_PASS;
-	if (in->phase == INJECTION_ADOPTED)
-		return adopted_sends(msg, tp, in);
 	seq = tp->write_seq;
+	if (in->phase == INJECTION_ADOPTED) {
+		if (((const struct sock *)tp)->sk_max_ack_backlog) {
+			socket_leaves(in, false); /* it was accepted, though nobody listens now */
+			return SK_PASS;
+		}
+		key = (u64)tp;
+		c = bpf_map_lookup_elem(&conns, &key);
+		if (!c || c->dir)
+			return SK_PASS;
+	}
 	if (in->phase < INJECTION_START) {
 		in->phase = INJECTION_START;
 		in->known = seq;
@@ -256,7 +196,7 @@ static __always_inline int message_seen(struct sk_msg_md *msg)
 	if ((s32)ahead >= (s32)msg->size)
 		return SK_PASS;
 	if (in->phase == INJECTION_START && !ahead)
-		return message_certain(tp, in) ? message_begins(msg, tp, in) : SK_PASS;
+		return message_begins(msg, tp, in);
 	/* Bytes went by unseen (the program isn't asked when a send that failed is tried again), or
 	 * several messages are sent as one: where they begin isn't certain any more. */
 	if ((s32)ahead < 0 || in->phase == INJECTION_START || message_chunks(msg, in, ahead, seq))

@@ -11,7 +11,7 @@
 enum injection_phase {
 	INJECTION_NEW,     /* connecting: not in the table yet */
 	INJECTION_TRIAL,   /* a message begins with what is sent first */
-	INJECTION_ADOPTED, /* nothing is known of where messages begin */
+	INJECTION_ADOPTED, /* nothing is known: a request is believed only behind an answer */
 	INJECTION_START,   /* at `known` a message begins */
 	/* in a chunked body */
 	INJECTION_SIZE,      /* digits of a chunk's size */
@@ -24,9 +24,6 @@ enum injection_phase {
 enum {
 	INJECTION_LEFT = 1, /* no HTTP/1, or what is known no longer fits: it is let go */
 	INJECTION_TEST = 2, /* of the agent's own trial: gets a header with ids of ones */
-	/* Adopted: */
-	INJECTION_SENT = 4,    /* it has sent since: what is received now answers that */
-	INJECTION_DOUBTED = 8, /* the message up to `known` only seemed to begin where it did */
 };
 
 struct injection {
@@ -40,14 +37,5 @@ struct injection {
 RECORD_SIZE_IS(injection, 24);
 
 enum { INJECTION_SOCKETS_MAX = 16384 };
-
-/* Whom a process talks to over sockets that don't fit the table. */
-struct avoided_peer {
-	u8 address[16]; /* IPv4: the first four */
-	u32 pid;
-	u16 port; /* network order */
-	u16 zero;
-};
-RECORD_SIZE_IS(avoided_peer, 24);
 
 #endif

@@ -144,7 +144,6 @@ static void loop(struct agent *a)
 		consume(a);
 		tracer_tick(a->tracer, a->now_ns);
 		agent_runtime_tick(a->runtime, a->now_ns);
-		probe_tick(a->probe, a->now_ns);
 		export_queue_tick(a->queue, a->now_ns);
 		housekeeping(a);
 	}

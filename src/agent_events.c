@@ -117,7 +117,7 @@ static void on_follow(void *ctx, uint32_t pid, enum agent_follow how)
 			    how == AGENT_FOLLOW_THERE ? RUNTIME_THERE : RUNTIME_FORKED);
 	if (how == AGENT_FOLLOW_BORN)
 		return; /* what it has is its parent's */
-	n = probe_adopt(a->probe, pid, a->now_ns);
+	n = probe_adopt(a->probe, pid);
 	if (n < 0)
 		log_debug("the open connections of process %u get no headers: %s", pid,
 			  strerror(-n));

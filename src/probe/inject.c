@@ -27,8 +27,7 @@ struct inject {
 	int sockets, injections, traced; /* the maps' descriptors, the object's own */
 	int message;                     /* the sk_msg program, attached to `sockets`; -1: not */
 	struct bpf_link *link;           /* of the sockops program */
-	struct adopter *adopter;
-	uint32_t works; /* set of enum probe_propagate */
+	uint32_t works;                  /* set of enum probe_propagate */
 	bool inq_wrong;
 	char why[WHY_BYTES]; /* "": nothing to say */
 };
@@ -104,12 +103,6 @@ int inject_open(struct bpf_object *obj, uint32_t wanted, struct inject **ret)
 	i->injections = bpf_object__find_map_fd_by_name(obj, "injections");
 	i->traced = bpf_object__find_map_fd_by_name(obj, "traced");
 	i->message = -1;
-	i->adopter = adopter_new(i->sockets, i->injections,
-				 bpf_object__find_map_fd_by_name(obj, "avoided"));
-	if (!i->adopter) {
-		free(i);
-		return -ENOMEM;
-	}
 	*ret = i;
 	if (!(wanted & PROBE_PROPAGATE_HEADERS) || !program_loaded(message) ||
 	    !program_loaded(socket))
@@ -148,7 +141,6 @@ void inject_close(struct inject *i)
 	if (i->works)
 		sockets_empty(i);
 	messages_unwatch(i);
-	adopter_free(i->adopter);
 	free(i);
 }
 
@@ -184,28 +176,9 @@ void inject_release(struct inject *i, uint64_t socket)
 		bpf_map_delete_elem(i->sockets, &socket);
 }
 
-/* May its connections be taken over now? Not when it is gone, or left out. */
-static bool may_adopt(const struct inject *i, uint32_t pid)
+int inject_adopt(struct inject *i, uint32_t pid)
 {
-	uint32_t flags;
-
-	return i && !bpf_map_lookup_elem(i->traced, &pid, &flags) && (flags & TRACED_INJECT) &&
-	       inject_flags(i, pid);
-}
-
-int inject_adopt(struct inject *i, uint32_t pid, uint64_t now_ns)
-{
-	return may_adopt(i, pid) ? adopter_begin(i->adopter, pid, now_ns) : 0;
-}
-
-void inject_tick(struct inject *i, uint64_t now_ns)
-{
-	uint32_t pid = i ? adopter_due(i->adopter, now_ns) : 0;
-
-	if (!pid)
-		return;
-	if (may_adopt(i, pid))
-		adopter_again(i->adopter, pid, now_ns);
-	else
-		adopter_forget(i->adopter, pid);
+	if (!inject_flags(i, pid))
+		return 0;
+	return sockets_adopt(i->sockets, i->injections, pid);
 }

@@ -39,12 +39,9 @@ void inject_execs(const struct inject *i, uint32_t pid);
 void inject_release(struct inject *i, uint64_t socket);
 /*
  * Puts the TCP connections of a process that it has made before into the table: those that don't
- * block, carry no TLS of the kernel's and are idle; inject_tick() goes on with those that only are
- * busy. Returns how many, or -errno: -ESRCH when it is gone, -EOPNOTSUPP where the kernel can't
- * (pidfd_getfd came with 5.6). Takes NULL: 0. `now_ns`: CLOCK_MONOTONIC.
+ * block, carry no TLS of the kernel's and are idle. Returns how many, or -errno: -ESRCH when it is
+ * gone, -EOPNOTSUPP where the kernel can't (pidfd_getfd came with 5.6). Takes NULL: 0.
  */
-int inject_adopt(struct inject *i, uint32_t pid, uint64_t now_ns);
-/* Looks at one process's connections again that were busy before, if that is due. Takes NULL. */
-void inject_tick(struct inject *i, uint64_t now_ns);
+int inject_adopt(struct inject *i, uint32_t pid);
 
 #endif

@@ -26,12 +26,11 @@ struct walk {
 	int err;
 };
 
-static void make_state(void *ctx, int number, int fd)
+static void make_state(void *ctx, int fd)
 {
 	const struct option_state fresh = { .stage = OPTION_IDLE };
 	const int *sent = ctx;
 
-	(void)number;
 	/* Who has one already goes on with it. */
 	bpf_map_update_elem(*sent, &fd, &fresh, BPF_NOEXIST);
 	close(fd);

@@ -236,16 +236,11 @@ uint32_t probe_propagates(const struct probe *p, const char **ret_why)
 	return p->propagates;
 }
 
-int probe_adopt(struct probe *p, uint32_t pid, uint64_t now_ns)
+int probe_adopt(struct probe *p, uint32_t pid)
 {
-	int err = option_adopt(p->option, pid), n = inject_adopt(p->inject, pid, now_ns);
+	int err = option_adopt(p->option, pid), n = inject_adopt(p->inject, pid);
 
 	return n < 0 || !err ? n : err;
-}
-
-void probe_tick(struct probe *p, uint64_t now_ns)
-{
-	inject_tick(p->inject, now_ns);
 }
 
 void probe_ignore(struct probe *p, uint64_t conn_id)

@@ -106,12 +106,9 @@ int probe_set_service(struct probe *p, uint32_t pid, uint16_t service);
  * not, in one sentence.
  */
 uint32_t probe_propagates(const struct probe *p, const char **ret_why);
-/* Takes over the connections of a process that were open before it was traced (adoption); those
- * that are busy now may follow in probe_tick(). Returns how many, or -errno. `now_ns`:
- * CLOCK_MONOTONIC. */
-int probe_adopt(struct probe *p, uint32_t pid, uint64_t now_ns);
-/* What is due by now, at most one process's worth; every 50 ms is enough. */
-void probe_tick(struct probe *p, uint64_t now_ns);
+/* Takes over the connections of a process that were open before it was traced (adoption). Returns
+ * how many, or -errno. */
+int probe_adopt(struct probe *p, uint32_t pid);
 
 /* A place in the code of a process that is probed. */
 enum probe_hook_kind {

@@ -28,32 +28,16 @@ static bool is_tcp(int fd)
 	return (domain == AF_INET || domain == AF_INET6) && option(fd, SO_PROTOCOL) == IPPROTO_TCP;
 }
 
-int process_handle(uint32_t pid)
-{
-	int handle = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
-
-	if (handle >= 0)
-		return handle;
-	return errno == ENOSYS ? -EOPNOTSUPP : -errno;
-}
-
-int process_descriptor(int handle, int number)
-{
-	int fd = (int)syscall(SYS_pidfd_getfd, handle, number, 0);
-
-	return fd < 0 ? -errno : fd;
-}
-
-int process_sockets(uint32_t pid, void (*each)(void *ctx, int number, int fd), void *ctx)
+int process_sockets(uint32_t pid, void (*each)(void *ctx, int fd), void *ctx)
 {
 	char path[64], target[16];
 	struct dirent *e;
 	int left = SOCKETS_MAX;
-	int handle = process_handle(pid);
+	int pidfd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
 	DIR *dir;
 
-	if (handle < 0)
-		return handle;
+	if (pidfd < 0)
+		return errno == ENOSYS ? -EOPNOTSUPP : -errno;
 	snprintf(path, sizeof(path), "/proc/%u/fd", pid);
 	dir = opendir(path);
 	while (dir && left && (e = readdir(dir))) {
@@ -63,16 +47,16 @@ int process_sockets(uint32_t pid, void (*each)(void *ctx, int number, int fd), v
 		if (n <= 7 || memcmp(target, "socket:", 7) != 0)
 			continue;
 		left--;
-		fd = process_descriptor(handle, atoi(e->d_name));
+		fd = (int)syscall(SYS_pidfd_getfd, pidfd, atoi(e->d_name), 0);
 		if (fd < 0)
 			continue;
 		if (is_tcp(fd))
-			each(ctx, atoi(e->d_name), fd);
+			each(ctx, fd);
 		else
 			close(fd);
 	}
 	if (dir)
 		closedir(dir);
-	close(handle);
+	close(pidfd);
 	return 0;
 }

@@ -443,11 +443,10 @@ static int agent_run(void *arg)
 	propagate_open(&w, PROBE_COLLECTOR_AUTO, 0, true);
 	if (probe_trace(w.probe, pid))
 		return 1;
-	probe_adopt(w.probe, pid, now_ns());
+	probe_adopt(w.probe, pid);
 	child_says();
 	for (;;) {
 		watch_reset(&w);
-		probe_tick(w.probe, now_ns());
 		sleep_ms(5);
 	}
 }

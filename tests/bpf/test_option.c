@@ -259,7 +259,7 @@ static uint64_t dropped(struct side *side, enum drop_reason reason)
 static void side_trace(const struct side *side, const struct child *child)
 {
 	CHECK(probe_trace(side->watch.probe, (uint32_t)child->pid) == 0);
-	CHECK(probe_adopt(side->watch.probe, (uint32_t)child->pid, 0) >= 0);
+	CHECK(probe_adopt(side->watch.probe, (uint32_t)child->pid) >= 0);
 }
 
 static void play(const struct scene *scene)

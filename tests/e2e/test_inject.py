@@ -116,7 +116,7 @@ def test_unselected_processes_are_left_alone(tracing, stack, gateway, name):
 
 @pytest.mark.parametrize("name", ["aiohttp", "httpx", "go", "node"])
 def test_connections_that_were_open_before(tracing, stack, name):
-    """Adopted: the header comes on them, at the latest with their third request."""
+    """Adopted: the header comes on them, at the latest with their second request."""
     with Recorder() as server:
         client = needed(stack, name, server.port)
         client.run(WARM)
@@ -124,7 +124,7 @@ def test_connections_that_were_open_before(tracing, stack, name):
         before = len(server.streams)
         t = tracing()
         t.start(HEADERS, pids=[client.pid])
-        for n in range(10):
+        for n in range(5):
             client.run([(f"/adopted/{n}/{k}", "get") for k in range(4)])
         received = server.take()
         t.finish()
@@ -132,9 +132,9 @@ def test_connections_that_were_open_before(tracing, stack, name):
         for r in received.values():
             if r.stream < before:
                 old.setdefault(r.stream, []).append(bool(LINE.search(r.head)))
-        assert any(len(found) > 2 for found in old.values()), "the client did not keep its connections"
+        assert old, "the client did not keep its connections"
         for stream, found in old.items():
-            assert all(found[2:]), (stream, found, t.agent.output())
+            assert all(found[1:]), (stream, found, t.agent.output())
 
 
 def test_unsampled_calls_say_so(tracing, stack):

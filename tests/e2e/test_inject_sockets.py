@@ -291,38 +291,16 @@ def test_open_within_a_body(tracing, stack, chunked, answered):
         added(requests[path].raw, REQUEST.format(path).encode(), path)
 
 
-def test_first_calls_of_an_adopted_connection_are_counted(tracing, stack):
-    """They go without a header, but not since their socket would block."""
+def test_first_call_of_an_adopted_connection_is_counted(tracing, stack):
+    """It goes without a header, but not since its socket would block."""
     scene = Scene(stack, tracing)
     scene.play("a", get("/before"))
     scene.trace()
-    scene.play("a", get("/first") + get("/second") + get("/third"))
-    assert [bool(LINE.search(r.head)) for r in list(scene.server.take().values())[-3:]] == [False, False, True]
+    scene.play("a", get("/first") + get("/second"))
+    assert [bool(LINE.search(r.head)) for r in list(scene.server.take().values())[-2:]] == [False, True]
     scene.t.finish()
     drops = scene.t.drops()
-    assert drops.get("header_failed") == 2 and "header_blocking" not in drops, scene.t.agent.output()
-
-
-def test_busy_when_the_agent_comes(tracing, stack):
-    """A connection with a request on the way is taken over once it is idle, and keeps its headers."""
-    scene = Scene(stack, tracing)
-    scene.play("a", get("/before"))
-    head = REQUEST.format("/busy")
-    scene.play("a", [["sleep", 0.05], ["send", head[:20]]])
-    scene.trace()
-    scene.play("a", [["send", head[20:]], ["recv", len(ANSWER)]])
-    for n in range(40):
-        time.sleep(0.25)
-        scene.play("a", get(f"/later/{n}"))
-        found = [bool(LINE.search(r.head)) for r in list(scene.server.take().values())]
-        if found[-1]:
-            break
-    assert found[-1], scene.t.agent.output()
-    scene.play("a", get("/on/1") + get("/on/2"))
-    assert all(LINE.search(r.head) for r in scene.server.take().values())
-    assert len(scene.server.streams) == 1
-    scene.t.finish()
-    assert scene.t.drops().get("header_failed", 0) >= 1
+    assert drops.get("header_failed") == 1 and "header_blocking" not in drops, scene.t.agent.output()
 
 
 def test_open_within_a_head(tracing, stack):
