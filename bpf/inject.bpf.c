@@ -116,7 +116,20 @@ static __always_inline int call_header(struct sk_msg_md *msg, struct conn_state 
 	return 0;
 }
 
-/* A message begins with the first byte of `msg`, number `seq`. */
+/* The message whose head is `h`, its first byte number `seq`: up to where it is understood. */
+static __always_inline void message_follow(struct sk_msg_md *msg, struct injection *in,
+					   const struct head *h, u32 seq)
+{
+	in->known = seq + h->end + (u32)h->length;
+	if (h->seen & HEAD_CHUNKED) {
+		in->phase = INJECTION_SIZE;
+		in->left = 0;
+		if (message_chunks(msg, in, h->end, seq))
+			socket_leaves(in, false);
+	}
+}
+
+/* A message begins with the first byte of `msg`. */
 static __noinline int message_begins(struct sk_msg_md *msg, struct tcp_sock *tp,
 				     struct injection *in)
 {
@@ -154,40 +167,82 @@ static __noinline int message_begins(struct sk_msg_md *msg, struct tcp_sock *tp,
 		return SK_PASS;
 	}
 	h.end += err ? 0 : HEADER_BYTES;
-	in->known = seq + h.end + (u32)h.length;
-	if (h.seen & HEAD_CHUNKED) {
-		in->phase = INJECTION_SIZE;
-		in->left = 0;
-		if (message_chunks(msg, in, h.end, seq))
-			socket_leaves(in, false);
-	}
+	message_follow(msg, in, &h, seq);
 	return SK_PASS;
 }
+
+/* --- adopted ---------------------------------------------------------------------------------- */
+
+/*
+ * A connection may be taken over within a message: while its answer is awaited, while a body waits
+ * for its 100 Continue or for room. So what is sent first may be the rest of a body, and look like
+ * a request. It is believed to be one when it is followed to its end, nothing is received
+ * before that and something behind it, and only then is the next one changed.
+ */
+
+/* A message may begin: where it seems to it is followed, and neither changed nor reported here. */
+static __noinline int message_seems(struct sk_msg_md *msg, struct tcp_sock *tp,
+				    struct injection *in)
+{
+	u64 pid = bpf_get_current_pid_tgid() >> 32;
+	const struct sock *sk = (const void *)tp;
+	u8 before = in->flags;
+	struct head h = {};
+	bool leave = false;
+	u32 refused;
+
+	in->phase = INJECTION_ADOPTED;
+	in->flags = INJECTION_WITHIN;
+	/* Who was accepted shows it though nobody listens any more. */
+	if (!socket_nonblocking(tp) || sk->sk_max_ack_backlog || peer_avoided(sk, pid)) {
+		socket_leaves(in, !socket_nonblocking(tp));
+		return SK_PASS;
+	}
+	if (before && tp->rcv_nxt == in->heard)
+		return SK_PASS; /* nothing was received: the message goes on */
+	in->heard = tp->rcv_nxt;
+	if (message_head(msg, &h)) {
+		if (before & INJECTION_WITHIN)
+			socket_leaves(in, false); /* and another one: it is no HTTP/1 */
+		return SK_PASS;
+	}
+	refused = header_refused(tp, &h, msg->size, traced_flags(pid), &leave);
+	if (leave) {
+		socket_leaves(in, refused == DROP_HEADER_BLOCKING);
+		return SK_PASS;
+	}
+	in->phase = INJECTION_START;
+	in->flags = INJECTION_DOUBTED;
+	message_follow(msg, in, &h, tp->write_seq);
+	return SK_PASS;
+}
+
+/* Is what seemed to begin a message still like one, now that more is sent? */
+static __always_inline bool message_holds(const struct tcp_sock *tp, const struct injection *in)
+{
+	if (in->phase != INJECTION_START || in->known != tp->write_seq)
+		return tp->rcv_nxt == in->heard;
+	/* It has ended: it arrived, and was answered, and that was read. */
+	return tp->rcv_nxt != in->heard && tp->copied_seq == tp->rcv_nxt && !socket_busy(tp);
+}
+
+/* --- where messages begin --------------------------------------------------------------------- */
 
 static __always_inline int message_seen(struct sk_msg_md *msg)
 {
 	struct bpf_sock *sk = msg->sk;
 	struct injection *in;
 	struct tcp_sock *tp;
-	struct conn_state *c;
 	u32 seq, ahead;
-	u64 key;
 
 	tp = sk ? bpf_skc_to_tcp_sock(sk) : 0;
 	in = sk ? bpf_sk_storage_get(&injections, sk, 0, 0) : 0;
 	if (!tp || !in || (in->flags & INJECTION_LEFT))
 		return SK_PASS;
+	if (in->phase == INJECTION_ADOPTED ||
+	    ((in->flags & INJECTION_DOUBTED) && !message_holds(tp, in)))
+		return message_seems(msg, tp, in);
 	seq = tp->write_seq;
-	if (in->phase == INJECTION_ADOPTED) {
-		if (((const struct sock *)tp)->sk_max_ack_backlog) {
-			socket_leaves(in, false); /* it was accepted, though nobody listens now */
-			return SK_PASS;
-		}
-		key = (u64)tp;
-		c = bpf_map_lookup_elem(&conns, &key);
-		if (!c || c->dir)
-			return SK_PASS;
-	}
 	if (in->phase < INJECTION_START) {
 		in->phase = INJECTION_START;
 		in->known = seq;
@@ -195,8 +250,10 @@ static __always_inline int message_seen(struct sk_msg_md *msg)
 	ahead = in->known - seq;
 	if ((s32)ahead >= (s32)msg->size)
 		return SK_PASS;
-	if (in->phase == INJECTION_START && !ahead)
+	if (in->phase == INJECTION_START && !ahead) {
+		in->flags &= ~INJECTION_DOUBTED;
 		return message_begins(msg, tp, in);
+	}
 	/* Bytes went by unseen (the program isn't asked when a send that failed is tried again), or
 	 * several messages are sent as one: where they begin isn't certain any more. */
 	if ((s32)ahead < 0 || in->phase == INJECTION_START || message_chunks(msg, in, ahead, seq))

@@ -1,28 +1,26 @@
 /*
  * Adoption: each socket of the process is looked at through a descriptor of our own (pidfd_getfd),
- * which is the same open file. Only connections that the process made, that don't block and have
- * nothing on the way go into the table; there the kernel side believes a request only behind an
- * answer. It changes nothing of a socket but that.
+ * which is the same open file, one at a time and as shortly as can be, since a close() by the
+ * process has no effect meanwhile. Connections that the process made and that don't block go into
+ * the table, in whatever state their messages are; there the kernel side believes a request only
+ * behind one that it could follow and an answer. It changes nothing of a socket but that.
  */
 #include "probe/inject_adopt.h"
 
 #include <bpf/bpf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "injection.h"
 #include "probe/process_sockets.h"
 
-enum { ADOPT_MAX = 4096, LISTENED_MAX = 64, STATE_ESTABLISHED = 1 };
+enum { LISTENED_MAX = 64, STATE_ESTABLISHED = 1 };
 
 /* The ports on which the process listens: a connection at one of them was accepted. */
 struct listened {
@@ -33,8 +31,7 @@ struct listened {
 
 struct adoption {
 	int sockets, injections;
-	int fds[ADOPT_MAX]; /* ours */
-	size_t count;
+	int entered;
 	struct listened listened;
 };
 
@@ -84,25 +81,27 @@ static bool has_ulp(int fd)
 	return !getsockopt(fd, IPPROTO_TCP, TCP_ULP, name, &len) && len && name[0];
 }
 
-/* Established, everything sent was acknowledged, and what came last was an answer. */
-static bool is_idle(int fd)
+static bool is_established(int fd)
 {
 	struct tcp_info info = { 0 };
 	socklen_t len = sizeof(info);
-	int queued = -1;
 
 	return !getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) &&
-	       info.tcpi_state == STATE_ESTABLISHED && !info.tcpi_unacked &&
-	       !ioctl(fd, SIOCOUTQ, &queued) && !queued &&
-	       info.tcpi_last_data_recv <= info.tcpi_last_data_sent;
+	       info.tcpi_state == STATE_ESTABLISHED;
+}
+
+static bool is_listener(int fd)
+{
+	return option(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1;
 }
 
 static bool fits(const struct adoption *a, int fd)
 {
 	int flags = fcntl(fd, F_GETFL);
 
-	return flags >= 0 && (flags & O_NONBLOCK) && !was_accepted(&a->listened, fd) &&
-	       !has_ulp(fd) && option(fd, SOL_SOCKET, SO_ZEROCOPY) != 1 && is_idle(fd);
+	return flags >= 0 && (flags & O_NONBLOCK) && is_established(fd) &&
+	       !was_accepted(&a->listened, fd) && !has_ulp(fd) &&
+	       option(fd, SOL_SOCKET, SO_ZEROCOPY) != 1;
 }
 
 static bool enter(const struct adoption *a, int fd)
@@ -117,34 +116,29 @@ static bool enter(const struct adoption *a, int fd)
 	       !bpf_map_update_elem(a->sockets, &state.socket, &value, BPF_NOEXIST);
 }
 
-static void look_at(void *ctx, int fd)
+static void look_for_listener(void *ctx, int fd)
 {
 	struct adoption *a = ctx;
 
-	if (option(fd, SOL_SOCKET, SO_ACCEPTCONN) != 1 && a->count < ADOPT_MAX) {
-		a->fds[a->count++] = fd;
-		return;
-	}
-	if (option(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1)
+	if (is_listener(fd))
 		listens(&a->listened, fd);
+	close(fd);
+}
+
+static void look_for_connection(void *ctx, int fd)
+{
+	struct adoption *a = ctx;
+
+	a->entered += fits(a, fd) && enter(a, fd);
 	close(fd);
 }
 
 int sockets_adopt(int sockets, int injections, uint32_t pid)
 {
-	struct adoption *a = calloc(1, sizeof(*a));
-	int entered = 0, err;
-	size_t i;
+	struct adoption a = { .sockets = sockets, .injections = injections };
+	int err = process_sockets(pid, look_for_listener, &a);
 
-	if (!a)
-		return -ENOMEM;
-	a->sockets = sockets;
-	a->injections = injections;
-	err = process_sockets(pid, look_at, a);
-	for (i = 0; i < a->count; i++) {
-		entered += fits(a, a->fds[i]) && enter(a, a->fds[i]);
-		close(a->fds[i]);
-	}
-	free(a);
-	return err ? err : entered;
+	if (!err)
+		err = process_sockets(pid, look_for_connection, &a);
+	return err ? err : a.entered;
 }

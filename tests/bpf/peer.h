@@ -20,6 +20,7 @@ struct peer {
 	int listener;
 	pthread_t thread;
 	bool over;
+	bool holds; /* its answers, until it doesn't any more */
 	size_t len; /* of all connections, one after the other */
 	char bytes[PEER_BYTES];
 };
@@ -29,6 +30,13 @@ static inline bool peer_wait(int fd, short events)
 	struct pollfd p = { .fd = fd, .events = events };
 
 	return poll(&p, 1, PEER_MS) == 1;
+}
+
+static inline void peer_answer(const struct peer *p, int fd)
+{
+	while (__atomic_load_n(&p->holds, __ATOMIC_ACQUIRE))
+		sleep_ms(1);
+	send(fd, PEER_ANSWER, sizeof(PEER_ANSWER) - 1, MSG_NOSIGNAL);
 }
 
 /* Reads until the end; answers whenever what has come ends with a head's end, or a body's "!". */
@@ -41,7 +49,7 @@ static inline void peer_serve(struct peer *p, int fd)
 		p->bytes[p->len] = '\0';
 		if (p->bytes[p->len - 1] == '!' ||
 		    (p->len >= 4 && memcmp(p->bytes + p->len - 4, "\r\n\r\n", 4) == 0))
-			send(fd, PEER_ANSWER, sizeof(PEER_ANSWER) - 1, MSG_NOSIGNAL);
+			peer_answer(p, fd);
 	}
 }
 
@@ -85,6 +93,19 @@ static inline void peer_end(struct peer *p)
 	close(fd);
 	close(p->listener);
 	munmap(p, sizeof(*p));
+}
+
+/* How often `what` stands in what the peer received. */
+static inline size_t times(const struct peer *p, const char *what)
+{
+	const char *at = p->bytes;
+	size_t n = 0;
+
+	while ((at = strstr(at, what))) {
+		at += strlen(what);
+		n++;
+	}
+	return n;
 }
 
 /* --- the client ------------------------------------------------------------------------------- */

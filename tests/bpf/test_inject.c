@@ -13,19 +13,6 @@
 
 static const char GET[] = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/* How often `what` stands in what the peer received. */
-static size_t times(const struct peer *p, const char *what)
-{
-	const char *at = p->bytes;
-	size_t n = 0;
-
-	while ((at = strstr(at, what))) {
-		at += strlen(what);
-		n++;
-	}
-	return n;
-}
-
 static uint64_t dropped(const struct watch *w, enum drop_reason reason)
 {
 	return w->stats.drops[reason];
@@ -320,42 +307,6 @@ static void check_unbound(struct watch *w)
 	peer_end(p);
 }
 
-/* Connections from before it was traced. */
-static int asks_adopted(void *arg)
-{
-	int fd = client_connect(arg, SOCK_NONBLOCK), fresh = client_connect(arg, SOCK_NONBLOCK);
-	int blocking = client_connect(arg, 0);
-
-	if (!client_asks(fd, GET))
-		return 1;
-	child_says();
-	return client_asks(fd, GET) && client_asks(fd, GET) && client_sends(fresh, GET) &&
-			       client_sends(blocking, GET)
-		       ? 0
-		       : 2;
-}
-
-static void check_adopted(struct watch *w)
-{
-	struct peer *p = peer_start(TCP4);
-	struct child c = child_make(asks_adopted, p);
-	int adopted;
-
-	check_scene = "adopted";
-	propagate_reset(w);
-	child_go(&c);
-	CHECK(child_wait(&c));
-	CHECK(probe_trace(w->probe, (uint32_t)c.pid) == 0);
-	adopted = probe_adopt(w->probe, (uint32_t)c.pid);
-	CHECK_SAY(adopted >= 1, "%d", adopted);
-	CHECK(probe_adopt(w->probe, (uint32_t)c.pid) == 0); /* once is enough */
-	child_go(&c);
-	CHECK(child_end(w, &c) == 0);
-	/* The first request that is seen tells only that an answer comes. */
-	CHECK_SAY(times(p, HEADER) == 1, "%s", p->bytes);
-	peer_end(p);
-}
-
 /* --- the agent goes --------------------------------------------------------------------------- */
 
 static int asks_on(void *arg)
@@ -403,7 +354,6 @@ int main(int argc, char **argv)
 	check_bodies(&w);
 	check_early(&w);
 	check_unbound(&w);
-	check_adopted(&w);
 	watch_close(&w);
 	check_unsampled();
 	check_closed();
