@@ -186,16 +186,15 @@ static __noinline int message_seems(struct sk_msg_md *msg, struct tcp_sock *tp,
 {
 	u64 pid = bpf_get_current_pid_tgid() >> 32;
 	const struct sock *sk = (const void *)tp;
+	bool blocks = !socket_nonblocking(tp), leave = false;
 	u8 before = in->flags;
 	struct head h = {};
-	bool leave = false;
-	u32 refused;
 
 	in->phase = INJECTION_ADOPTED;
 	in->flags = INJECTION_WITHIN;
 	/* Who was accepted shows it though nobody listens any more. */
-	if (!socket_nonblocking(tp) || sk->sk_max_ack_backlog || peer_avoided(sk, pid)) {
-		socket_leaves(in, !socket_nonblocking(tp));
+	if (blocks || sk->sk_max_ack_backlog || peer_avoided(sk, pid)) {
+		socket_leaves(in, blocks);
 		return SK_PASS;
 	}
 	if (before && tp->rcv_nxt == in->heard)
@@ -206,9 +205,9 @@ static __noinline int message_seems(struct sk_msg_md *msg, struct tcp_sock *tp,
 			socket_leaves(in, false); /* and another one: it is no HTTP/1 */
 		return SK_PASS;
 	}
-	refused = header_refused(tp, &h, msg->size, traced_flags(pid), &leave);
+	header_refused(tp, &h, msg->size, traced_flags(pid), &leave);
 	if (leave) {
-		socket_leaves(in, refused == DROP_HEADER_BLOCKING);
+		socket_leaves(in, false);
 		return SK_PASS;
 	}
 	in->phase = INJECTION_START;

@@ -40,8 +40,8 @@ void inject_release(struct inject *i, uint64_t socket);
 /*
  * Puts the TCP connections of a process that it has made before into the table: those that don't
  * block and carry no TLS of the kernel's; one that is still connecting stays out. Returns how many,
- * or -errno: -ESRCH when it is gone, -EOPNOTSUPP where the kernel can't (pidfd_getfd came
- * with 5.6). Takes NULL: 0.
+ * or -errno: -ESRCH when it is gone, -EOPNOTSUPP where the kernel can't (pidfd_getfd came with
+ * 5.6). Takes NULL: 0.
  */
 int inject_adopt(struct inject *i, uint32_t pid);
 

@@ -303,29 +303,22 @@ def test_first_call_of_an_adopted_connection_is_counted(tracing, stack):
     assert drops.get("header_failed") == 1 and "header_blocking" not in drops, scene.t.agent.output()
 
 
-def test_busy_when_the_agent_comes(tracing, stack):
-    """A connection within a request is adopted: that one tells nothing, the next one where the third begins."""
+@pytest.mark.parametrize("answered", [False, True], ids=["", "answered-before"])
+def test_open_within_a_head(tracing, stack, answered):
+    """The agent comes between two pieces of a head: nothing is added to this request, and headers from the third one on."""
     scene = Scene(stack, tracing)
-    scene.play("a", get("/before"))
-    head = REQUEST.format("/busy")
-    scene.play("a", [["sleep", 0.05], ["send", head[:20]]])
-    scene.trace()
-    scene.play("a", [["send", head[20:]], ["recv", len(ANSWER)]] + get("/first") + get("/second") + get("/third"))
-    found = [bool(LINE.search(r.head)) for r in list(scene.server.take().values())[-4:]]
-    assert found == [False, False, True, True], scene.t.agent.output()
-    assert len(scene.server.streams) == 1
-
-
-def test_open_within_a_head(tracing, stack):
-    """The agent comes between two pieces of a head: nothing is added to this request."""
-    scene = Scene(stack, tracing)
+    if answered:
+        scene.play("a", get("/before"))
     head = REQUEST.format("/head")
     scene.play("a", [["send", head[:20]]])
     scene.trace()
-    scene.play("a", [["send", head[20:]], ["recv", len(ANSWER)], *get("/next")])
+    scene.play("a", [["send", head[20:]], ["recv", len(ANSWER)], *get("/next"), *get("/second"), *get("/third")])
     requests = scene.server.take()
     assert requests["/head"].raw == head.encode()
     added(requests["/next"].raw, REQUEST.format("/next").encode())
+    found = [bool(LINE.search(r.head)) for r in list(requests.values())[-4:]]
+    assert found == [False, False, True, True], scene.t.agent.output()
+    assert len(scene.server.streams) == 1
 
 
 def test_heads_of_others(scene):
